@@ -1,0 +1,214 @@
+// Package sse cuts a stream of Server-Sent Events into whole events without
+// decoding or changing a byte, and writes them on with keep-alive comments in
+// silence. The format is the WHATWG HTML standard's, section 9.2 "Server-sent
+// events": lines end in LF, CR LF or CR, a blank line ends an event, a line that
+// begins with a colon is a comment.
+package sse
+
+import (
+	"bytes"
+	"errors"
+	"io"
+)
+
+// ErrTooLong is returned by Reader.Next for an event longer than the Reader's limit.
+var ErrTooLong = errors.New("event is longer than the limit")
+
+// Source is a stream body.
+type Source interface {
+	io.Reader
+	// Ready reports whether the next Read returns without waiting for the network.
+	Ready() bool
+}
+
+// Event is one block of the stream: an event, or what stands between events
+// (comments, blank lines), which no decoder dispatches. Its slices are valid until
+// the next call of Next.
+type Event struct {
+	// Raw is the block as it came, with its line ends.
+	Raw []byte
+	// Name is the value of the last event field, nil without one.
+	Name []byte
+	// Data is the data fields' values, joined by LF as a decoder does.
+	Data []byte
+	// DataAt is where in Raw the value of the first data field begins, -1 without one.
+	DataAt int
+}
+
+// HasData reports whether a decoder would see the block: it has a data field.
+func (e *Event) HasData() bool { return e.DataAt >= 0 }
+
+// Reader cuts a Source into Events. Make it ready with Reset.
+type Reader struct {
+	src   Source
+	max   int
+	idle  func() error
+	buf   []byte
+	begin int   // of the block being read
+	line  int   // of its line being read
+	look  int   // everything before has no line end, or is done with
+	end   int   // of what has been read
+	err   error // from src, given out when the buffer is spent
+	some  bool  // the block has a line that is neither blank nor a comment
+	first bool  // no block yet: a byte order mark may stand here
+	cr    bool  // the last block ended in CR: a LF that follows belongs to it
+	join  []byte
+}
+
+// Reset makes r read from src. An event longer than max bytes is an error. idle, if
+// not nil, is called before each read that might wait, so that what came before can be
+// sent on first; its error ends the reading. The Reader keeps its buffer from use to use.
+func (r *Reader) Reset(src Source, max int, idle func() error) {
+	*r = Reader{src: src, max: max, idle: idle, buf: r.buf, join: r.join, first: true}
+}
+
+// Size is how many bytes of buffer the Reader holds on to.
+func (r *Reader) Size() int { return cap(r.buf) + cap(r.join) }
+
+// Next returns the next block in e. The error is io.EOF after the last; a stream that
+// ends inside a block gives that rest, without its missing line ends, with a nil error
+// first. Other errors are the source's, idle's or ErrTooLong.
+func (r *Reader) Next(e *Event) error {
+	r.begin, r.line, r.some = r.look, r.look, false
+	for {
+		if n := r.scan(); n > 0 {
+			r.parse(e, r.buf[r.begin:n])
+			return nil
+		}
+		if r.err != nil {
+			if r.err == io.EOF && r.begin < r.end {
+				r.look = r.end
+				r.parse(e, r.buf[r.begin:r.end])
+				return nil
+			}
+			return r.err
+		}
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// scan looks for the end of the block and returns it, or 0.
+func (r *Reader) scan() int {
+	if r.cr && r.look < r.end {
+		r.cr = false
+		if r.buf[r.look] == '\n' {
+			r.look++
+			r.line = r.look
+		}
+	}
+	for r.look < r.end {
+		i := lineEnd(r.buf[r.look:r.end])
+		if i < 0 {
+			r.look = r.end
+			return 0
+		}
+		at := r.look + i
+		line := r.buf[r.line:at]
+		r.look = at + 1
+		if r.buf[at] == '\r' {
+			switch {
+			case r.look < r.end && r.buf[r.look] == '\n':
+				r.look++
+			case r.look == r.end:
+				r.cr = true // whether a LF follows cannot be waited for
+			}
+		}
+		r.line = r.look
+		if len(line) == 0 {
+			return r.look
+		}
+		if line[0] != ':' {
+			r.some = true
+		} else if !r.some {
+			return r.look // a comment between events travels alone, at once
+		}
+		if r.cr {
+			return 0
+		}
+	}
+	return 0
+}
+
+// fill reads more, after making room.
+func (r *Reader) fill() error {
+	if r.begin > 0 && r.end == len(r.buf) || r.begin == r.end {
+		n := copy(r.buf, r.buf[r.begin:r.end])
+		r.line -= r.begin
+		r.look -= r.begin
+		r.begin, r.end = 0, n
+	}
+	if r.end-r.begin >= r.max {
+		return ErrTooLong
+	}
+	if r.end == len(r.buf) {
+		bigger := make([]byte, min(max(2*len(r.buf), 4096), r.max))
+		copy(bigger, r.buf[:r.end])
+		r.buf = bigger
+	}
+	if r.idle != nil && !r.src.Ready() {
+		if err := r.idle(); err != nil {
+			return err
+		}
+	}
+	n, err := r.src.Read(r.buf[r.end:])
+	r.end += n
+	r.err = err
+	return nil
+}
+
+var byteOrderMark = []byte("\xEF\xBB\xBF")
+
+// parse fills e from the block raw.
+func (r *Reader) parse(e *Event, raw []byte) {
+	*e = Event{Raw: raw, DataAt: -1}
+	at, fields := 0, 0
+	if r.first {
+		r.first = false
+		if bytes.HasPrefix(raw, byteOrderMark) {
+			at = len(byteOrderMark)
+		}
+	}
+	for at < len(raw) {
+		line := raw[at:]
+		next := len(raw)
+		if i := lineEnd(line); i >= 0 {
+			line, next = line[:i], at+i+1
+		}
+		name, value, _ := bytes.Cut(line, colon)
+		if len(value) > 0 && value[0] == ' ' {
+			value = value[1:]
+		}
+		switch string(name) {
+		case "event":
+			e.Name = value
+		case "data":
+			fields++
+			if fields == 1 {
+				e.Data, e.DataAt = value, at+len(line)-len(value)
+				break
+			}
+			if fields == 2 {
+				r.join = append(r.join[:0], e.Data...)
+			}
+			r.join = append(append(r.join, '\n'), value...)
+			e.Data = r.join
+		}
+		at = next
+	}
+}
+
+var colon = []byte{':'}
+
+// lineEnd is where the first LF or CR of b stands, -1 without one.
+func lineEnd(b []byte) int {
+	lf := bytes.IndexByte(b, '\n')
+	if lf >= 0 {
+		b = b[:lf]
+	}
+	if cr := bytes.IndexByte(b, '\r'); cr >= 0 {
+		return cr
+	}
+	return lf
+}

@@ -1,0 +1,198 @@
+package sse
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// pieces is a Source that gives one piece a read.
+type pieces struct {
+	left  [][]byte
+	ready bool
+}
+
+func (p *pieces) Ready() bool { return p.ready && len(p.left) > 0 }
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, p.left[0])
+	if p.left[0] = p.left[0][n:]; len(p.left[0]) == 0 {
+		p.left = p.left[1:]
+	}
+	return n, nil
+}
+
+// seen is what a decoder makes of an event.
+type seen struct{ Name, Data string }
+
+// read runs a Reader over the pieces and returns what a decoder sees and all raw bytes.
+func read(t testing.TB, max int, parts ...[]byte) (events []seen, raw []byte, err error) {
+	var r Reader
+	r.Reset(&pieces{left: parts}, max, nil)
+	var e Event
+	for {
+		if err = r.Next(&e); err != nil {
+			break
+		}
+		raw = append(raw, e.Raw...)
+		if e.HasData() {
+			events = append(events, seen{string(e.Name), string(e.Data)})
+			if first, _, _ := strings.Cut(string(e.Data), "\n"); !strings.HasPrefix(string(e.Raw[e.DataAt:]), first) {
+				t.Errorf("DataAt %d of %q is not where %q begins", e.DataAt, e.Raw, first)
+			}
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return events, raw, err
+}
+
+func TestReader(t *testing.T) {
+	tests := []struct {
+		name, in string
+		want     []seen
+	}{
+		{"lf", "data: a\n\ndata: b\n\n", []seen{{"", "a"}, {"", "b"}}},
+		{"crlf", "data: a\r\n\r\ndata: b\r\n\r\n", []seen{{"", "a"}, {"", "b"}}},
+		{"cr", "data: a\r\rdata: b\r\r", []seen{{"", "a"}, {"", "b"}}},
+		{"mixed", "event: x\rdata: a\r\n\ndata: b\n\r\n", []seen{{"x", "a"}, {"", "b"}}},
+		{"names", "event: ping\ndata: {}\n\nevent:done\ndata:1\n\n", []seen{{"ping", "{}"}, {"done", "1"}}},
+		{"many data lines", "data: {\ndata:  \"a\": 1\ndata: }\n\n", []seen{{"", "{\n \"a\": 1\n}"}}},
+		{"comments", ": hi\n: there\n\ndata: a\n: in between\ndata: b\n\n", []seen{{"", "a\nb"}}},
+		{"byte order mark", "\xEF\xBB\xBFdata: a\n\n\xEF\xBB\xBFdata: b\n\n", []seen{{"", "a"}}},
+		{"fields without colon or value", "data\n\ndata:\n\nid: 1\nretry: 5\n\n", []seen{{"", ""}, {"", ""}}},
+		{"runes", "data: héllo 世界 🙂\n\n", []seen{{"", "héllo 世界 🙂"}}},
+		{"unfinished", "data: a\n\ndata: b", []seen{{"", "a"}, {"", "b"}}},
+		{"empty", "", nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			in := []byte(test.in)
+			for at := 0; at <= len(in); at++ {
+				got, raw, err := read(t, 1<<20, in[:at], in[at:])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(test.want, got); diff != "" {
+					t.Fatalf("split at %d: -want +got\n%s", at, diff)
+				}
+				if !bytes.Equal(raw, in) {
+					t.Fatalf("split at %d: bytes came out as %q", at, raw)
+				}
+			}
+			got, raw, err := read(t, 1<<20, bytes.Split(in, nil)...)
+			if diff := cmp.Diff(test.want, got); diff != "" || err != nil || !bytes.Equal(raw, in) {
+				t.Fatalf("byte by byte: %v, %q, -want +got\n%s", err, raw, diff)
+			}
+		})
+	}
+}
+
+// TestReaderHoldsNothingBack: each event and each comment comes out with the read that
+// completes it, not with the next one.
+func TestReaderHoldsNothingBack(t *testing.T) {
+	for _, whole := range []string{"data: a\n\n", "data: a\r\n\r\n", "data: a\r\r", ": c\n", ": c\r\n", "event: x\ndata: y\n\n"} {
+		src := &pieces{left: [][]byte{[]byte(whole), []byte("data: next\n\n")}}
+		var r Reader
+		r.Reset(src, 1<<20, nil)
+		var e Event
+		if err := r.Next(&e); err != nil || string(e.Raw) != whole || len(src.left) != 1 {
+			t.Errorf("%q: got %q, %v, with %d reads left", whole, e.Raw, err, len(src.left))
+		}
+	}
+}
+
+func TestReaderCallsIdleOnlyBeforeWaiting(t *testing.T) {
+	idles := 0
+	src := &pieces{ready: true, left: [][]byte{[]byte("data: a\n\nda"), []byte("ta: b\n\n")}}
+	var r Reader
+	r.Reset(src, 1<<20, func() error { idles++; return nil })
+	var e Event
+	for r.Next(&e) == nil {
+	}
+	if idles != 1 { // before the read that finds the end
+		t.Errorf("idle was called %d times, want 1", idles)
+	}
+	stop := errors.New("stop")
+	r.Reset(&pieces{left: [][]byte{[]byte("data: a\n\n")}}, 1<<20, func() error { return stop })
+	if err := r.Next(&e); err != stop {
+		t.Errorf("idle's error was not given out: %v", err)
+	}
+}
+
+func TestReaderLongEvents(t *testing.T) {
+	long := []byte("data: " + strings.Repeat("x", 1<<20) + "\n\n")
+	got, raw, err := read(t, 2<<20, long, []byte("data: y\n\n"))
+	if err != nil || len(got) != 2 || len(got[0].Data) != 1<<20 || len(raw) != len(long)+9 {
+		t.Errorf("%d events, %d bytes, %v", len(got), len(raw), err)
+	}
+	if _, _, err := read(t, 1<<20, long); !errors.Is(err, ErrTooLong) {
+		t.Errorf("an event over the limit: %v", err)
+	}
+}
+
+func TestReaderDoesNotAllocate(t *testing.T) {
+	part := []byte("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n")
+	src := &pieces{}
+	var r Reader
+	var e Event
+	r.Reset(src, 1<<20, nil)
+	left := make([][]byte, 1)
+	if n := testing.AllocsPerRun(1000, func() {
+		left[0] = part
+		src.left = left
+		if err := r.Next(&e); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per event", n)
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	f.Add([]byte("event: a\r\ndata: b\r\n\r\n: c\rdata\n\n"), uint16(3), uint16(9))
+	f.Add([]byte("\xEF\xBB\xBFdata: {\ndata: }\n\n\r\n\n"), uint16(1), uint16(2))
+	f.Fuzz(func(t *testing.T, in []byte, a, b uint16) {
+		whole, raw, err := read(t, 1<<20, in)
+		if err != nil || !bytes.Equal(raw, in) {
+			t.Fatalf("whole: %v, %q", err, raw)
+		}
+		i := int(a) % (len(in) + 1)
+		j := i + int(b)%(len(in)-i+1)
+		split, raw, err := read(t, 1<<20, in[:i], in[i:j], in[j:])
+		if err != nil || !bytes.Equal(raw, in) {
+			t.Fatalf("split: %v, %q", err, raw)
+		}
+		if diff := cmp.Diff(whole, split); diff != "" {
+			t.Fatalf("split at %d and %d: -whole +split\n%s", i, j, diff)
+		}
+	})
+}
+
+func BenchmarkReader(b *testing.B) {
+	part := []byte(strings.Repeat("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}]}\n\n", 16))
+	src := &pieces{ready: true}
+	var r Reader
+	var e Event
+	r.Reset(src, 1<<20, nil)
+	left := make([][]byte, 1)
+	b.SetBytes(int64(len(part)))
+	b.ReportAllocs()
+	for b.Loop() {
+		left[0] = part
+		src.left = left
+		for range 16 {
+			if err := r.Next(&e); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
