@@ -1,0 +1,210 @@
+package config
+
+import (
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const minAdminToken = 16
+
+var (
+	upstreamName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	// A model's name travels in a header, where , and ; have a meaning.
+	modelName  = regexp.MustCompile(`^[!-+\--:<-~]{1,200}$`)
+	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
+	pathName   = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
+)
+
+// ownHeaders are put in by the gateway itself; a configured value would break framing
+// or routing.
+var ownHeaders = []string{"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "accept-encoding", "expect", "x-request-id"}
+
+// check adds what is wrong with values that are of the right type.
+func (d *decoder) check(cfg *Config) {
+	d.checkAddress("listen", cfg.Listen)
+	d.checkAddress("admin.listen", cfg.Admin.Listen)
+	switch token := cfg.Admin.Token.Reveal(); {
+	case d.refused("admin.token"):
+	case token == "":
+		d.find("admin.token", "is needed: at least %d characters, for instance ${SLUICE_ADMIN_TOKEN}", minAdminToken)
+	case len(token) < minAdminToken:
+		d.find("admin.token", "must have at least %d characters, not %d", minAdminToken, len(token))
+	case !printable(token):
+		d.find("admin.token", "must not have spaces or control characters")
+	}
+	if cfg.Keys.Store == "" {
+		d.find("keys.store", "must name a file")
+	}
+	d.checkSize("limits.body", cfg.Limits.Body, 1<<10, 1<<30)
+	d.checkSize("limits.response", cfg.Limits.Response, 1<<10, 1<<30)
+	d.checkSize("limits.head", cfg.Limits.Head, 4<<10, 1<<20)
+	d.checkInt("limits.in_flight", cfg.Limits.InFlight, 1, 10_000_000)
+	d.checkInt("retry.max_retries", cfg.Retry.MaxRetries, 0, 31)
+	if cfg.Retry.Base > cfg.Retry.Max {
+		d.find("retry.base", "must not be longer than retry.max (%s)", cfg.Retry.Max)
+	}
+	d.checkInt("breaker.failures", cfg.Breaker.Failures, 1, 1_000_000)
+	for i, p := range cfg.Paths {
+		d.checkPath("paths["+strconv.Itoa(i)+"]", p)
+	}
+	d.checkUpstreams(cfg)
+	d.checkModels(cfg)
+}
+
+func (d *decoder) find(path, format string, args ...any) { d.add(d.at(path), path, format, args...) }
+
+// refused reports whether path already has a finding, so that one mistake is one line.
+func (d *decoder) refused(path string) bool {
+	return slices.ContainsFunc(d.findings, func(f Finding) bool { return f.Path == path })
+}
+
+func (d *decoder) checkAddress(path, address string) {
+	_, port, err := net.SplitHostPort(address)
+	n, perr := strconv.Atoi(port)
+	if err != nil || perr != nil || n < 0 || n > 65535 {
+		d.find(path, `must be "host:port" or ":port", not %q`, address)
+	}
+}
+
+func (d *decoder) checkSize(path string, size, low, high Size) {
+	if size < low || size > high {
+		l, _ := low.MarshalText()
+		h, _ := high.MarshalText()
+		d.find(path, "must be from %s to %s", l, h)
+	}
+}
+
+func (d *decoder) checkInt(path string, n, low, high int) {
+	if n < low || n > high {
+		d.find(path, "must be from %d to %d, not %d", low, high, n)
+	}
+}
+
+func (d *decoder) checkPath(path, value string) {
+	switch {
+	case !pathName.MatchString(value):
+		d.find(path, `must be the part after /v1, such as "/images/edits", not %q`, value)
+	case value == "/key" || value == "/models" || strings.HasPrefix(value, "/models/"):
+		d.find(path, "%s is the gateway's own", value)
+	}
+}
+
+func (d *decoder) checkUpstreams(cfg *Config) {
+	if len(cfg.Upstreams) == 0 && !d.refused("upstreams") {
+		d.find("upstreams", "at least one upstream is needed")
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Upstreams)) {
+		path, u := "upstreams."+name, cfg.Upstreams[name]
+		if !upstreamName.MatchString(name) {
+			d.find(path, "an upstream's name has 1 to 64 letters, digits, dots, dashes and underscores")
+		}
+		if u.BaseURL.Host == "" && !d.refused(path+".base_url") {
+			d.find(path+".base_url", "is needed, such as https://api.openai.com/v1")
+		}
+		if !printable(u.APIKey.Reveal()) {
+			d.find(path+".api_key", "must not have spaces or control characters")
+		}
+		if !headerName.MatchString(u.AuthHeader) {
+			d.find(path+".auth_header", "is not a header name: %q", u.AuthHeader)
+		}
+		for _, h := range slices.Sorted(maps.Keys(u.Headers)) {
+			switch {
+			case !headerName.MatchString(h):
+				d.find(path+".headers."+h, "is not a header name")
+			case slices.Contains(ownHeaders, strings.ToLower(h)):
+				d.find(path+".headers."+h, "is the gateway's own and cannot be set")
+			case strings.ContainsFunc(u.Headers[h].Reveal(), control):
+				d.find(path+".headers."+h, "must not have control characters")
+			}
+		}
+	}
+}
+
+func (d *decoder) checkModels(cfg *Config) {
+	if len(cfg.Models) == 0 && !d.refused("models") {
+		d.find("models", "at least one model is needed")
+	}
+	upstreams := strings.Join(slices.Sorted(maps.Keys(cfg.Upstreams)), ", ")
+	for _, name := range slices.Sorted(maps.Keys(cfg.Models)) {
+		path, m := "models."+name, cfg.Models[name]
+		if !modelName.MatchString(name) {
+			d.find(path, "a model's name has 1 to 200 visible ASCII characters without comma and semicolon")
+		}
+		if len(m.Targets) == 0 && !d.refused(path+".targets") {
+			d.find(path+".targets", "at least one target is needed")
+		}
+		for i, t := range m.Targets {
+			at := path + ".targets[" + strconv.Itoa(i) + "]"
+			if t == nil {
+				d.find(at, "is empty; a target is {upstream: name, model: name}")
+				continue
+			}
+			switch _, ok := cfg.Upstreams[t.Upstream]; {
+			case t.Upstream == "":
+				d.find(at+".upstream", "is needed; upstreams are %s", upstreams)
+			case !ok && !d.refused(at+".upstream"):
+				d.find(at+".upstream", "no upstream is called %q; upstreams are %s", t.Upstream, upstreams)
+			}
+			if strings.ContainsFunc(t.Model, control) || len(t.Model) > 200 {
+				d.find(at+".model", "must have at most 200 characters and no control characters")
+			}
+			d.checkInt(at+".weight", t.Weight, 1, 1_000_000)
+		}
+		if m.MaxRetries != nil {
+			d.checkInt(path+".max_retries", *m.MaxRetries, 0, 31)
+		}
+		if len(m.Fallbacks) > 16 {
+			d.find(path+".fallbacks", "must name at most 16 models, not %d", len(m.Fallbacks))
+		}
+		for i, f := range m.Fallbacks {
+			at := path + ".fallbacks[" + strconv.Itoa(i) + "]"
+			switch {
+			case cfg.Models[f] == nil:
+				d.find(at, "no model is called %q", f)
+			case slices.Contains(m.Fallbacks[:i], f):
+				d.find(at, "%q is named twice", f)
+			}
+		}
+	}
+	d.checkCycles(cfg)
+}
+
+// checkCycles finds models that fall back to themselves, each cycle once.
+func (d *decoder) checkCycles(cfg *Config) {
+	const visiting, done = 1, 2
+	state := map[string]int{}
+	var trail []string
+	var visit func(name string)
+	visit = func(name string) {
+		state[name] = visiting
+		trail = append(trail, name)
+		for i, f := range cfg.Models[name].Fallbacks {
+			switch {
+			case cfg.Models[f] == nil || state[f] == done:
+			case state[f] == visiting:
+				cycle := append(slices.Clone(trail[slices.Index(trail, f):]), f)
+				d.find("models."+name+".fallbacks["+strconv.Itoa(i)+"]", "falls back in a circle: %s", strings.Join(cycle, " → "))
+			default:
+				visit(f)
+			}
+		}
+		trail = trail[:len(trail)-1]
+		state[name] = done
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Models)) {
+		if state[name] == 0 {
+			visit(name)
+		}
+	}
+}
+
+func control(r rune) bool { return r < 0x20 || r == 0x7f }
+
+// printable reports whether s can stand in a header without being cut or joined.
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= 0x20 || r >= 0x7f })
+}

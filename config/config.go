@@ -1,0 +1,215 @@
+// Package config reads the gateway's one YAML file: strictly, over defaults, telling
+// everything that is wrong with it at once, each with its line and column. What it
+// returns is read-only.
+package config
+
+import (
+	"net/url"
+	"time"
+)
+
+// Config is one file's content. Field names in the file are the json tags: the same
+// names are shown by GET /api/config, where Secret and URL hide what is secret.
+type Config struct {
+	Listen    string               `json:"listen"`
+	Admin     Admin                `json:"admin"`
+	Keys      Keys                 `json:"keys"`
+	Limits    Limits               `json:"limits"`
+	Timeouts  ServerTimeouts       `json:"timeouts"`
+	Retry     Retry                `json:"retry"`
+	Breaker   Breaker              `json:"breaker"`
+	AccessLog bool                 `json:"access_log"`
+	Paths     []string             `json:"paths"`
+	Upstreams map[string]*Upstream `json:"upstreams"`
+	Models    map[string]*Model    `json:"models"`
+}
+
+// Admin is the admin port.
+type Admin struct {
+	Listen string `json:"listen"`
+	Token  Secret `json:"token"`
+}
+
+// Keys is where gateway keys are kept.
+type Keys struct {
+	Store string `json:"store"`
+}
+
+// Limits bound what one request and all requests together may take.
+type Limits struct {
+	Body     Size `json:"body"`
+	Response Size `json:"response"`
+	Head     Size `json:"head"`
+	InFlight int  `json:"in_flight"`
+}
+
+// Timeouts bound one request's dealings with upstreams. In an upstream and in a model
+// a zero is "not said here".
+type Timeouts struct {
+	Connect         Duration `json:"connect,omitempty"`
+	FirstByte       Duration `json:"first_byte,omitempty"`
+	Response        Duration `json:"response,omitempty"`
+	Total           Duration `json:"total,omitempty"`
+	StreamIdle      Duration `json:"stream_idle,omitempty"`
+	StreamKeepalive Duration `json:"stream_keepalive,omitempty"`
+	StreamTotal     Duration `json:"stream_total,omitempty"`
+}
+
+// Over returns t with base's values where t says nothing.
+func (t Timeouts) Over(base Timeouts) Timeouts {
+	for _, f := range []struct{ t, base *Duration }{
+		{&t.Connect, &base.Connect}, {&t.FirstByte, &base.FirstByte}, {&t.Response, &base.Response},
+		{&t.Total, &base.Total}, {&t.StreamIdle, &base.StreamIdle},
+		{&t.StreamKeepalive, &base.StreamKeepalive}, {&t.StreamTotal, &base.StreamTotal},
+	} {
+		if *f.t == 0 {
+			*f.t = *f.base
+		}
+	}
+	return t
+}
+
+// ServerTimeouts are the timeouts at the top of the file.
+type ServerTimeouts struct {
+	Timeouts
+	Shutdown Duration       `json:"shutdown"`
+	Client   ClientTimeouts `json:"client"`
+}
+
+// ClientTimeouts bound how slow a client may be.
+type ClientTimeouts struct {
+	Header Duration `json:"header"`
+	Body   Duration `json:"body"`
+	Idle   Duration `json:"idle"`
+	Write  Duration `json:"write"`
+}
+
+// Retry is how a failed attempt is repeated.
+type Retry struct {
+	MaxRetries int      `json:"max_retries"`
+	Base       Duration `json:"base"`
+	Max        Duration `json:"max"`
+}
+
+// Breaker is when a failing target is left alone.
+type Breaker struct {
+	Failures int      `json:"failures"`
+	Pause    Duration `json:"pause"`
+}
+
+// Upstream is one provider's API.
+type Upstream struct {
+	BaseURL    URL               `json:"base_url"`
+	APIKey     Secret            `json:"api_key,omitempty"`
+	AuthHeader string            `json:"auth_header"`
+	ModelField string            `json:"model_field,omitempty"`
+	Headers    map[string]Secret `json:"headers,omitempty"`
+	Query      map[string]Secret `json:"query,omitempty"`
+	Timeouts   Timeouts          `json:"timeouts"`
+}
+
+// Model is a public model name's meaning.
+type Model struct {
+	Targets    []*Target `json:"targets"`
+	MaxRetries *int      `json:"max_retries,omitempty"`
+	Fallbacks  []string  `json:"fallbacks,omitempty"`
+	Timeouts   Timeouts  `json:"timeouts"`
+}
+
+// Target is one upstream's name for a model. An empty Model is the public name.
+type Target struct {
+	Upstream string `json:"upstream"`
+	Model    string `json:"model"`
+	Weight   int    `json:"weight"`
+}
+
+// Default is the configuration of an empty file.
+func Default() *Config {
+	return &Config{
+		Listen: ":8080",
+		Admin:  Admin{Listen: "127.0.0.1:9090"},
+		Keys:   Keys{Store: "data/keys.db"},
+		Limits: Limits{Body: 10 << 20, Response: 32 << 20, Head: 32 << 10, InFlight: 20000},
+		Timeouts: ServerTimeouts{
+			Timeouts: Timeouts{
+				Connect:         Duration(2 * time.Second),
+				FirstByte:       Duration(time.Minute),
+				Total:           Duration(10 * time.Minute),
+				StreamIdle:      Duration(time.Minute),
+				StreamKeepalive: Duration(15 * time.Second),
+			},
+			Shutdown: Duration(30 * time.Second),
+			Client: ClientTimeouts{
+				Header: Duration(10 * time.Second),
+				Body:   Duration(time.Minute),
+				Idle:   Duration(90 * time.Second),
+				Write:  Duration(30 * time.Second),
+			},
+		},
+		Retry:   Retry{MaxRetries: 2, Base: Duration(100 * time.Millisecond), Max: Duration(5 * time.Second)},
+		Breaker: Breaker{Failures: 5, Pause: Duration(time.Second)},
+	}
+}
+
+func defaultUpstream() Upstream { return Upstream{AuthHeader: "Authorization"} }
+
+func defaultTarget() Target { return Target{Weight: 1} }
+
+// Duration is written "30s" in the file and in JSON.
+type Duration time.Duration
+
+// Std is d for the standard library.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText writes "30s".
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Size is a number of bytes, written "10MiB" in the file.
+type Size int64
+
+const redacted = "[redacted]"
+
+// Secret is text that is never printed: every common way of printing it shows
+// "[redacted]".
+type Secret string
+
+// Reveal is the text itself.
+func (s Secret) Reveal() string { return string(s) }
+
+func (s Secret) String() string { return redacted }
+
+// GoString hides the secret from %#v.
+func (s Secret) GoString() string { return redacted }
+
+// MarshalText hides the secret from JSON and from log/slog.
+func (s Secret) MarshalText() ([]byte, error) {
+	if s == "" {
+		return nil, nil
+	}
+	return []byte(redacted), nil
+}
+
+// URL is printed without its user info.
+type URL struct{ url.URL }
+
+func (u URL) String() string {
+	if u.User != nil {
+		return u.Scheme + "://" + redacted + "@" + u.Host + u.EscapedPath()
+	}
+	return u.URL.String()
+}
+
+// MarshalText hides the user info from JSON and from log/slog.
+func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+// TimeoutsFor is what holds for model's requests to upstream: the nearest that says
+// something, the model first. Every one but StreamTotal is set.
+func (c *Config) TimeoutsFor(model *Model, upstream *Upstream) Timeouts {
+	t := model.Timeouts.Over(upstream.Timeouts).Over(c.Timeouts.Timeouts)
+	if t.Response == 0 {
+		t.Response = t.Total
+	}
+	return t
+}

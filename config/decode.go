@@ -1,0 +1,405 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"hash"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+)
+
+// The library decodes too, but stops at the first error; this walk over its syntax
+// tree goes on, so that an operator sees everything at once.
+
+type position struct{ line, column int }
+
+func positionOf(t *token.Token) position {
+	if t == nil || t.Position == nil {
+		return position{1, 1}
+	}
+	return position{t.Position.Line, t.Position.Column}
+}
+
+// maxNodes bounds the work that aliases of aliases can ask for.
+const maxNodes = 200_000
+
+// maxDepth is far above what any field needs; it stops an alias inside its own anchor.
+const maxDepth = 32
+
+type decoder struct {
+	file      string
+	env       func(string) (string, bool)
+	findings  []Finding
+	positions map[string]position // of each field that the file has, by path
+	anchors   map[string]ast.Node
+	digest    hash.Hash
+	nodes     int
+	depth     int
+	broken    bool // the file is no YAML: nothing more can be said of it
+}
+
+func (d *decoder) add(at position, path, format string, args ...any) {
+	d.findings = append(d.findings, Finding{Line: at.line, Column: at.column, Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+// at is where path stands in the file, or the nearest of its parents.
+func (d *decoder) at(path string) position {
+	for {
+		if p, ok := d.positions[path]; ok {
+			return p
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return position{1, 1}
+		}
+		path = path[:i]
+	}
+}
+
+// anchorsIn remembers every anchor below n.
+func (d *decoder) anchorsIn(n ast.Node) {
+	ast.Walk(anchorVisitor{d}, n)
+}
+
+type anchorVisitor struct{ d *decoder }
+
+func (v anchorVisitor) Visit(n ast.Node) ast.Visitor {
+	if a, ok := n.(*ast.AnchorNode); ok && a.Name != nil {
+		v.d.anchors[a.Name.GetToken().Value] = a.Value
+	}
+	return v
+}
+
+func (d *decoder) decodeInto(cfg *Config, n ast.Node) { d.decode("", n, reflect.ValueOf(cfg).Elem()) }
+
+var (
+	durationType = reflect.TypeFor[Duration]()
+	sizeType     = reflect.TypeFor[Size]()
+	urlType      = reflect.TypeFor[URL]()
+	upstreamType = reflect.TypeFor[Upstream]()
+	targetType   = reflect.TypeFor[Target]()
+)
+
+// decode puts what n says into v, or adds findings. A null leaves v at its default.
+func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
+	d.nodes++
+	d.depth++
+	defer func() { d.depth-- }()
+	at := positionOf(n.GetToken())
+	if d.nodes > maxNodes || d.depth > maxDepth {
+		if d.nodes == maxNodes+1 || d.depth == maxDepth+1 {
+			d.add(at, path, "nested too deep, or too many aliases")
+		}
+		return
+	}
+	if _, known := d.positions[path]; !known {
+		d.positions[path] = at
+	}
+	switch n := n.(type) {
+	case *ast.AnchorNode:
+		d.decode(path, n.Value, v)
+		return
+	case *ast.TagNode:
+		d.decode(path, n.Value, v)
+		return
+	case *ast.AliasNode:
+		target, ok := d.anchors[n.Value.GetToken().Value]
+		if !ok {
+			d.add(at, path, "no anchor is called %q", n.Value.GetToken().Value)
+			return
+		}
+		d.decode(path, target, v)
+		return
+	case *ast.NullNode:
+		return
+	}
+	switch {
+	case v.Type() == durationType, v.Type() == sizeType, v.Type() == urlType:
+		d.scalar(path, n, v)
+	case v.Kind() == reflect.Pointer:
+		if v.IsNil() {
+			v.Set(newDefault(v.Type().Elem()))
+		}
+		d.decode(path, n, v.Elem())
+	case v.Kind() == reflect.Struct:
+		d.fields(path, n, v)
+	case v.Kind() == reflect.Map:
+		d.entries(path, n, v)
+	case v.Kind() == reflect.Slice:
+		d.items(path, n, v)
+	default:
+		d.scalar(path, n, v)
+	}
+}
+
+func newDefault(t reflect.Type) reflect.Value {
+	v := reflect.New(t)
+	switch t {
+	case upstreamType:
+		v.Elem().Set(reflect.ValueOf(defaultUpstream()))
+	case targetType:
+		v.Elem().Set(reflect.ValueOf(defaultTarget()))
+	}
+	return v
+}
+
+func (d *decoder) fields(path string, n ast.Node, v reflect.Value) {
+	known := map[string]reflect.Value{}
+	fieldsOf(v, known)
+	d.pairs(path, n, func(name, path string, at position, value ast.Node) {
+		field, ok := known[name]
+		if !ok {
+			names := make([]string, 0, len(known))
+			for name := range known {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			d.add(at, path, "unknown field; fields here are %s", strings.Join(names, ", "))
+			return
+		}
+		d.decode(path, value, field)
+	})
+}
+
+// fieldsOf collects v's fields by name, those of embedded structs among them.
+func fieldsOf(v reflect.Value, known map[string]reflect.Value) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if f.Anonymous {
+			fieldsOf(v.Field(i), known)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		known[name] = v.Field(i)
+	}
+}
+
+func (d *decoder) entries(path string, n ast.Node, v reflect.Value) {
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	d.pairs(path, n, func(name, path string, _ position, value ast.Node) {
+		entry := newDefault(v.Type().Elem()).Elem()
+		if entry.Kind() == reflect.Pointer {
+			entry.Set(newDefault(entry.Type().Elem()))
+		}
+		d.decode(path, value, entry)
+		v.SetMapIndex(reflect.ValueOf(name), entry)
+	})
+}
+
+// pairs calls f for each pair of the mapping n, those of merged mappings last.
+func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at position, value ast.Node)) {
+	seen := map[string]position{}
+	var walk func(n ast.Node, merged bool)
+	walk = func(n ast.Node, merged bool) {
+		if d.nodes++; d.nodes > maxNodes {
+			return
+		}
+		var values []*ast.MappingValueNode
+		switch n := n.(type) {
+		case *ast.MappingNode:
+			values = n.Values
+		case *ast.MappingValueNode:
+			values = []*ast.MappingValueNode{n}
+		case *ast.AnchorNode:
+			walk(n.Value, merged)
+			return
+		case *ast.AliasNode:
+			if target, ok := d.anchors[n.Value.GetToken().Value]; ok && merged {
+				walk(target, merged)
+				return
+			}
+			d.add(positionOf(n.GetToken()), path, "no anchor is called %q", n.Value.GetToken().Value)
+			return
+		default:
+			d.add(positionOf(n.GetToken()), path, "must be a mapping (name: value), not %s", describe(n))
+			return
+		}
+		var merges []ast.Node
+		for _, pair := range values {
+			if pair.Key.IsMergeKey() {
+				merges = append(merges, pair.Value)
+				continue
+			}
+			name := pair.Key.GetToken().Value
+			child := name
+			if path != "" {
+				child = path + "." + name
+			}
+			at := positionOf(pair.Key.GetToken())
+			if first, again := seen[name]; again {
+				if !merged {
+					d.add(at, child, "given twice, first in line %d", first.line)
+				}
+				continue
+			}
+			seen[name] = at
+			d.positions[child] = at
+			f(name, child, at, pair.Value)
+		}
+		for _, m := range merges {
+			walk(m, true)
+		}
+	}
+	walk(n, false)
+}
+
+func (d *decoder) items(path string, n ast.Node, v reflect.Value) {
+	seq, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.add(positionOf(n.GetToken()), path, "must be a list, not %s", describe(n))
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
+	for i, item := range seq.Values {
+		if item == nil {
+			continue
+		}
+		d.decode(path+"["+strconv.Itoa(i)+"]", item, list.Index(i))
+	}
+	v.Set(list)
+}
+
+// scalar puts a string, number or boolean into v. What stands in the file, never what
+// it expands to, is quoted in findings: it may be a secret.
+func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
+	at := positionOf(n.GetToken())
+	var text string
+	quoted := false
+	switch n := n.(type) {
+	case *ast.StringNode:
+		text = n.Value
+		quoted = n.Token != nil && n.Token.Type != token.StringType
+	case *ast.LiteralNode:
+		text, quoted = n.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		text = n.GetToken().Value
+	default:
+		d.add(at, path, "must be %s, not %s", wanted(v), describe(n))
+		return
+	}
+	raw := text
+	expanded := false
+	if _, isString := n.(ast.ScalarNode); isString && strings.Contains(text, "${") {
+		var ok bool
+		if text, ok = d.expand(path, at, text); !ok {
+			return
+		}
+		expanded = true
+	}
+	bad := func() {
+		d.add(at, path, "must be %s, not %q", wanted(v), raw)
+	}
+	switch {
+	case v.Type() == durationType:
+		dur, err := time.ParseDuration(text)
+		if err != nil || dur <= 0 {
+			bad()
+			return
+		}
+		v.SetInt(int64(dur))
+	case v.Type() == sizeType:
+		size, ok := parseSize(text)
+		if !ok {
+			bad()
+			return
+		}
+		v.SetInt(size)
+	case v.Type() == urlType:
+		u, err := url.Parse(text)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
+			d.add(at, path, "must be %s", wanted(v)) // not quoted: it may hold a password
+			return
+		}
+		v.Set(reflect.ValueOf(URL{*u}))
+	case v.Kind() == reflect.String:
+		if _, isBool := n.(*ast.BoolNode); isBool {
+			bad()
+			return
+		}
+		v.SetString(text)
+	case v.Kind() == reflect.Bool:
+		if (text != "true" && text != "false") || quoted && !expanded {
+			bad()
+			return
+		}
+		v.SetBool(text == "true")
+	case v.Kind() == reflect.Int:
+		i, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || quoted && !expanded {
+			bad()
+			return
+		}
+		v.SetInt(i)
+	}
+}
+
+// wanted describes what v takes.
+func wanted(v reflect.Value) string {
+	switch {
+	case v.Type() == durationType:
+		return `a duration above zero such as "30s" or "1m30s"`
+	case v.Type() == sizeType:
+		return `a size such as "10MiB" or a number of bytes`
+	case v.Type() == urlType:
+		return `an http:// or https:// URL with a host and without a query or a fragment`
+	case v.Kind() == reflect.Bool:
+		return "true or false"
+	case v.Kind() == reflect.Int:
+		return "a whole number"
+	}
+	return "a string"
+}
+
+func describe(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.StringNode:
+		return strconv.Quote(n.Value)
+	default:
+		return strconv.Quote(n.GetToken().Value)
+	}
+}
+
+var sizeUnits = []struct {
+	suffix string
+	bytes  int64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}, {"", 1}}
+
+func parseSize(text string) (int64, bool) {
+	for _, unit := range sizeUnits {
+		digits, ok := strings.CutSuffix(text, unit.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimRight(digits, " "), 10, 64)
+		return n * unit.bytes, err == nil && n > 0 && n <= (1<<50)/unit.bytes
+	}
+	return 0, false
+}
+
+// MarshalText writes the size with the largest binary unit that divides it.
+func (s Size) MarshalText() ([]byte, error) {
+	for _, unit := range []struct {
+		suffix string
+		bytes  Size
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if s >= unit.bytes && s%unit.bytes == 0 {
+			return fmt.Appendf(nil, "%d%s", s/unit.bytes, unit.suffix), nil
+		}
+	}
+	return strconv.AppendInt(nil, int64(s), 10), nil
+}
+
+var _ encoding.TextMarshaler = Size(0)

@@ -1,0 +1,79 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// maxSecretFile bounds what ${file:…} reads.
+const maxSecretFile = 1 << 20
+
+// expand replaces ${NAME}, ${NAME:-default} and ${file:/path} in text; what they are
+// replaced by is not looked at again. A relative path is relative to the config file's
+// folder. False after a finding.
+func (d *decoder) expand(path string, at position, text string) (string, bool) {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "${")
+		b.WriteString(before)
+		if !found {
+			return b.String(), true
+		}
+		inside, after, closed := strings.Cut(rest, "}")
+		if !closed {
+			d.add(at, path, "${ without a closing }")
+			return "", false
+		}
+		value, err := d.lookUp(inside)
+		if err != nil {
+			d.add(at, path, "%v", err)
+			return "", false
+		}
+		b.WriteString(value)
+		text = after
+	}
+}
+
+func (d *decoder) lookUp(inside string) (string, error) {
+	if name, isFile := strings.CutPrefix(inside, "file:"); isFile {
+		return d.readSecret(name)
+	}
+	name, fallback, hasFallback := strings.Cut(inside, ":-")
+	if !envName.MatchString(name) {
+		return "", fmt.Errorf("${%s} is not understood; ${NAME}, ${NAME:-default} and ${file:/path} are", inside)
+	}
+	value, set := d.env(name)
+	if set && (value != "" || !hasFallback) {
+		return value, nil
+	}
+	if hasFallback {
+		return fallback, nil
+	}
+	return "", fmt.Errorf("environment variable %s is not set; set it, or write ${%s:-default}", name, name)
+}
+
+func (d *decoder) readSecret(name string) (string, error) {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(filepath.Dir(d.file), name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err != nil {
+		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
+	}
+	if len(b) > maxSecretFile {
+		return "", fmt.Errorf("cannot read ${file:%s}: it is larger than 1 MiB", name)
+	}
+	d.digest.Write(b)
+	return strings.TrimRight(string(b), "\r\n"), nil
+}

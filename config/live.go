@@ -1,0 +1,189 @@
+package config
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Live is the configuration of a running process: loaded once, then again whenever the
+// file changes or somebody asks.
+type Live struct {
+	path     string
+	log      *slog.Logger
+	apply    func(*Config) error
+	reloaded func(Status)
+
+	mu     sync.Mutex // one reload at a time
+	digest Digest
+	status Status
+
+	statusMu sync.Mutex
+	shown    Status
+}
+
+// Status is what a Live says of itself.
+type Status struct {
+	Config *Config `json:"config"`
+	// Generation counts the configurations that took effect, from 1.
+	Generation int       `json:"generation"`
+	LoadedAt   time.Time `json:"loaded_at"`
+	// Error is why the newest content of the file is not in effect; empty when it is.
+	Error   string    `json:"error"`
+	TriedAt time.Time `json:"tried_at"`
+}
+
+// NewLive loads the file. apply makes a configuration take effect or leaves everything
+// as it was and says why; it is called here for the first time, and never twice at once.
+// reloaded is told of every later attempt.
+func NewLive(path string, log *slog.Logger, apply func(*Config) error, reloaded func(Status)) (*Live, error) {
+	l := &Live{path: path, log: log, apply: apply, reloaded: reloaded}
+	if err := l.load(true); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Status is the newest.
+func (l *Live) Status() Status {
+	l.statusMu.Lock()
+	defer l.statusMu.Unlock()
+	return l.shown
+}
+
+// Reload loads the file now. The error says what is wrong with it; the old configuration
+// is then still in effect.
+func (l *Live) Reload() error { return l.load(true) }
+
+func (l *Live) load(force bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	cfg, digest, err := Load(l.path)
+	if !force && digest == l.digest {
+		return nil
+	}
+	l.digest = digest
+	if err == nil {
+		err = l.apply(cfg)
+	}
+	before := l.status.Config
+	l.status.TriedAt = time.Now().UTC()
+	if err != nil {
+		l.status.Error = err.Error()
+	} else {
+		l.status = Status{Config: cfg, Generation: l.status.Generation + 1, LoadedAt: l.status.TriedAt, TriedAt: l.status.TriedAt}
+	}
+	l.statusMu.Lock()
+	l.shown = l.status
+	l.statusMu.Unlock()
+	if before != nil {
+		l.report(before, cfg, err)
+	}
+	return err
+}
+
+func (l *Live) report(before, after *Config, err error) {
+	defer l.reloaded(l.status)
+	if err != nil {
+		l.log.Error("config not reloaded; the old one stays in effect", "file", l.path, "error", err)
+		return
+	}
+	if fixed := fixedChanges(before, after); len(fixed) > 0 {
+		l.log.Warn("config has changes that need a restart", "fields", strings.Join(fixed, ", "))
+	}
+	l.log.Info("config reloaded", "file", l.path, "generation", l.status.Generation)
+}
+
+// fixedChanges names the changed fields that a running process cannot follow.
+func fixedChanges(before, after *Config) (fields []string) {
+	for _, f := range []struct {
+		name    string
+		changed bool
+	}{
+		{"listen", before.Listen != after.Listen},
+		{"admin.listen", before.Admin.Listen != after.Admin.Listen},
+		{"keys.store", before.Keys.Store != after.Keys.Store},
+		{"limits.head", before.Limits.Head != after.Limits.Head},
+	} {
+		if f.changed {
+			fields = append(fields, f.name)
+		}
+	}
+	return fields
+}
+
+const (
+	// settle is how long the folder must be quiet before the file is read: an editor
+	// may write in two steps.
+	settle = 100 * time.Millisecond
+	// settleMost bounds the wait in a folder that is never quiet.
+	settleMost = time.Second
+)
+
+// Watch reloads whenever the file's content changes, until ctx ends. It watches folders,
+// not the file: a rename over it, or the swap of a symlink on the way to it (a
+// Kubernetes ConfigMap), would leave a watch on the file behind.
+func (l *Live) Watch(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("cannot watch config: %w", err)
+	}
+	defer w.Close()
+	if err := l.addFolders(w); err != nil {
+		return fmt.Errorf("cannot watch config: %w", err)
+	}
+	// It may have changed between the load and the watch.
+	_ = l.load(false)
+
+	quiet := time.NewTimer(time.Hour)
+	quiet.Stop()
+	var first time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event, ok := <-w.Events:
+			if !ok {
+				return nil
+			}
+			if event.Op == fsnotify.Chmod {
+				continue
+			}
+			if first.IsZero() {
+				first = time.Now()
+			}
+			quiet.Reset(max(0, min(settle, settleMost-time.Since(first))))
+		case err, ok := <-w.Errors:
+			if !ok {
+				return nil
+			}
+			l.log.Warn("watching the config: events may have been lost", "error", err)
+			quiet.Reset(settle)
+		case <-quiet.C:
+			first = time.Time{}
+			if err := l.addFolders(w); err != nil {
+				l.log.Warn("cannot watch config", "error", err)
+			}
+			_ = l.load(false) // logged there
+		}
+	}
+}
+
+// addFolders watches the folder of the file and, where that is another, the folder of
+// what it points at now.
+func (l *Live) addFolders(w *fsnotify.Watcher) error {
+	folder := filepath.Dir(l.path)
+	if err := w.Add(folder); err != nil {
+		return err
+	}
+	if real, err := filepath.EvalSymlinks(l.path); err == nil && filepath.Dir(real) != folder {
+		return w.Add(filepath.Dir(real))
+	}
+	return nil
+}
