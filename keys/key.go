@@ -1,0 +1,236 @@
+// Package keys holds the gateway keys: what each may do, the windows and gates that
+// hold it to that, an index in memory that requests look keys up in, and the store
+// that survives a restart. A secret is shown once, when it is made; kept is only its
+// SHA-256.
+package keys
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sluice/limiter"
+)
+
+// Hash is the SHA-256 of a secret.
+type Hash [sha256.Size]byte
+
+const (
+	secretPrefix = "sk-sluice-"
+	secretBytes  = 32
+	// secretLength is of secretPrefix and 256 bits in unpadded URL-safe base64.
+	secretLength = len(secretPrefix) + 43
+	shownLength  = len(secretPrefix) + 4
+)
+
+// Spec is what is known of a key. It is never changed, only replaced.
+type Spec struct {
+	ID        string     `json:"id"`
+	Prefix    string     `json:"prefix"`
+	Name      string     `json:"name"`
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+	Disabled  bool       `json:"disabled"`
+	Models    []string   `json:"models"`
+	Limits    Limits     `json:"limits"`
+}
+
+// Limits are what a key may take; a nil one is no limit.
+type Limits struct {
+	Requests   *int64  `json:"requests,omitempty"`
+	Period     *Period `json:"period,omitempty"` // set whenever Requests is
+	Concurrent *int64  `json:"concurrent,omitempty"`
+}
+
+// Period is a duration, in JSON a string such as "60s".
+type Period time.Duration
+
+// DefaultPeriod is that of a limit that names none.
+const DefaultPeriod = Period(time.Minute)
+
+// MarshalText writes whole seconds as "60s", everything else as time.Duration does.
+func (p Period) MarshalText() ([]byte, error) {
+	if d := time.Duration(p); d%time.Second == 0 {
+		return fmt.Appendf(nil, "%ds", d/time.Second), nil
+	}
+	return []byte(time.Duration(p).String()), nil
+}
+
+// UnmarshalText reads what time.ParseDuration does.
+func (p *Period) UnmarshalText(b []byte) error {
+	d, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf(`must be a duration such as "60s", not %q`, b)
+	}
+	*p = Period(d)
+	return nil
+}
+
+// AllowsAll is the entry of Spec.Models that stands for every model.
+const AllowsAll = "*"
+
+// Allows reports whether the key may use the model.
+func (s *Spec) Allows(model string) bool {
+	return slices.Contains(s.Models, model) || slices.Contains(s.Models, AllowsAll)
+}
+
+// Usable reports whether the key is good at now: neither disabled nor expired.
+func (s *Spec) Usable(now time.Time) bool {
+	return !s.Disabled && (s.ExpiresAt == nil || now.Before(*s.ExpiresAt))
+}
+
+// FieldError is a value that a key cannot have.
+type FieldError struct {
+	Field   string // as in limits.requests
+	Message string
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Message }
+
+const (
+	maxName       = 200
+	maxModels     = 1000
+	maxConcurrent = 1_000_000
+)
+
+// check fills defaults in and says what is wrong.
+func (s *Spec) check() error {
+	bad := func(field, format string, args ...any) error {
+		return &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case strings.TrimSpace(s.Name) == "":
+		return bad("name", "is needed: what or whom the key is for")
+	case len(s.Name) > maxName:
+		return bad("name", "must have at most %d bytes, not %d", maxName, len(s.Name))
+	case s.Models != nil && len(s.Models) == 0:
+		return bad("models", `must name a model; ["*"] allows all`)
+	case len(s.Models) > maxModels:
+		return bad("models", "must have at most %d entries, not %d", maxModels, len(s.Models))
+	case slices.Contains(s.Models, ""):
+		return bad("models", "must not have an empty name")
+	}
+	if s.Models == nil {
+		s.Models = []string{AllowsAll}
+	}
+	l := &s.Limits
+	if l.Requests == nil && l.Period != nil {
+		return bad("limits.period", "needs limits.requests beside it")
+	}
+	if l.Requests != nil {
+		if *l.Requests < 1 || *l.Requests > limiter.MaxLimit {
+			return bad("limits.requests", "must be from 1 to %d, not %d", limiter.MaxLimit, *l.Requests)
+		}
+		if l.Period == nil {
+			period := DefaultPeriod
+			l.Period = &period
+		}
+		if p := time.Duration(*l.Period); p < time.Second || p > 24*time.Hour {
+			return bad("limits.period", `must be from "1s" to "24h", not %q`, p)
+		}
+	}
+	if l.Concurrent != nil && (*l.Concurrent < 1 || *l.Concurrent > maxConcurrent) {
+		return bad("limits.concurrent", "must be from 1 to %d, not %d", maxConcurrent, *l.Concurrent)
+	}
+	return nil
+}
+
+// Key is a gateway key in memory, the same for as long as the process knows the id.
+type Key struct {
+	// Gate bounds how many requests of the key are in flight.
+	Gate limiter.Gate
+
+	spec   atomic.Pointer[Spec]
+	window atomic.Pointer[limiter.Window] // nil without a limit
+	hash   Hash                           // guarded by Store.mu
+}
+
+// Spec is what is known of the key now.
+func (k *Key) Spec() *Spec { return k.spec.Load() }
+
+// Admit asks the key's window for one request. limited is false for a key without
+// such a limit, which is always admitted.
+func (k *Key) Admit(now time.Duration) (state limiter.State, admitted, limited bool) {
+	for {
+		w := k.window.Load()
+		if w == nil {
+			return limiter.State{}, true, false
+		}
+		// A frozen window has a successor, or is about to.
+		if state, ok, err := w.Allow(now); err == nil {
+			return state, ok, true
+		}
+	}
+}
+
+// Left says what Admit would find, without admitting.
+func (k *Key) Left(now time.Duration) (state limiter.State, limited bool) {
+	for {
+		w := k.window.Load()
+		if w == nil {
+			return limiter.State{}, false
+		}
+		if state, err := w.Peek(now); err == nil {
+			return state, true
+		}
+	}
+}
+
+// set makes spec take effect. What the window has counted stays counted: a window of
+// another period begins with it as used just now.
+func (k *Key) set(spec *Spec, now time.Duration) {
+	k.spec.Store(spec)
+	concurrent := int64(0)
+	if spec.Limits.Concurrent != nil {
+		concurrent = *spec.Limits.Concurrent
+	}
+	k.Gate.SetLimit(concurrent)
+
+	old := k.window.Load()
+	if spec.Limits.Requests == nil {
+		k.window.Store(nil)
+		return
+	}
+	limit, period := *spec.Limits.Requests, time.Duration(*spec.Limits.Period)
+	switch {
+	case old == nil:
+		k.window.Store(limiter.NewWindow(limit, period, now, 0))
+	case old.Period() == period:
+		old.SetLimit(limit)
+	default:
+		k.window.Store(limiter.NewWindow(limit, period, now, old.Freeze(now)))
+	}
+}
+
+// newSecret makes a secret of 256 random bits.
+func newSecret() string {
+	var b [secretBytes]byte
+	rand.Read(b[:]) // never fails: the runtime aborts instead
+	return secretPrefix + base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// hashOf is the hash of what a client sent as its key; false for what cannot be one,
+// by its length and its public prefix alone.
+func hashOf(secret []byte) (Hash, bool) {
+	if len(secret) != secretLength || string(secret[:len(secretPrefix)]) != secretPrefix {
+		return Hash{}, false
+	}
+	return sha256.Sum256(secret), true
+}
+
+var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// newID makes an id; ids sort by the time they were made.
+func newID(now time.Time) string {
+	var b [15]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(now.UnixMilli())<<16)
+	rand.Read(b[6:])
+	return "key_" + idEncoding.EncodeToString(b[:])
+}
