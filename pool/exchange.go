@@ -1,0 +1,264 @@
+package pool
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http/httputil"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// resendWithin is how soon a reused connection must have been closed, without a byte of
+// an answer, for the request to count as never read.
+const resendWithin = time.Second
+
+// Exchange is one request to an upstream and its answer. The caller fills Request, calls
+// Send, reads the answer's head from Response and its body from Read, and calls Finish.
+// Acquire gives one, Release takes it back; nothing of it may be used after that.
+type Exchange struct {
+	Request  fasthttp.Request
+	Response fasthttp.Response
+
+	upstream *Upstream
+	link     link
+	reader   *bufio.Reader
+	chunked  io.Reader
+	body     io.Reader // nil for an answer without one
+	whole    bool      // the body has been read to its end
+	open     bool      // between Send and Finish
+
+	mu      sync.Mutex
+	aborted bool
+	cause   Cause
+	live    link // what Abort closes
+}
+
+var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
+
+// Acquire returns an empty Exchange.
+func Acquire() *Exchange { return exchanges.Get().(*Exchange) }
+
+// Release takes x back.
+func Release(x *Exchange) {
+	if x.open {
+		panic("BUG: releasing an exchange that is not finished")
+	}
+	x.Request.Reset()
+	x.Response.Reset()
+	x.mu.Lock()
+	x.aborted = false
+	x.mu.Unlock()
+	exchanges.Put(x)
+}
+
+// Send writes x.Request to the target's upstream and reads the head of the answer, all
+// until deadline; a connection is waited for no longer than the target's connect timeout.
+// A request is written a second time, on another connection, only if the upstream cannot
+// have read the first: writing failed, or a reused connection was closed without a byte
+// within a second. The error is an *Error with Cause FirstByteTimeout for a deadline that
+// passed. Finish is called after it, whatever it returned.
+func (x *Exchange) Send(t *Target, deadline time.Time) error {
+	u := t.Upstream
+	x.upstream, x.open, x.whole, x.body, x.chunked = u, true, false, nil, nil
+	u.inFlight.Add(1)
+	u.requests.Add(1)
+	for again := false; ; again = true {
+		if err := x.connect(t, deadline, again); err != nil {
+			return err
+		}
+		unread, err := x.roundTrip(deadline)
+		if err == nil {
+			return nil
+		}
+		if cause, aborted := x.Aborted(); aborted {
+			return failed(cause, err)
+		}
+		if _, reused := x.link.unused(); again || !reused || !unread {
+			return x.sendError(err)
+		}
+		x.drop(false)
+	}
+}
+
+// connect gives x a connection. Pooled ones that the upstream has closed meanwhile are
+// passed over; how closely that is looked at depends on how long they were unused.
+func (x *Exchange) connect(t *Target, deadline time.Time, careful bool) error {
+	for {
+		timeout := min(t.Timeouts.Connect.Std(), time.Until(deadline))
+		if timeout <= 0 {
+			return failed(ConnectTimeout, errors.New("no time left to connect"))
+		}
+		l, err := x.upstream.links.acquire(timeout)
+		if err != nil {
+			return connectError(err)
+		}
+		if unused, reused := l.unused(); reused && (careful || unused > suspicious) && Gone(l.Conn()) {
+			l.release(false)
+			continue
+		}
+		x.mu.Lock()
+		x.link, x.live = l, l
+		aborted, cause := x.aborted, x.cause
+		x.mu.Unlock()
+		if aborted {
+			return failed(cause, errors.New("aborted while connecting"))
+		}
+		return nil
+	}
+}
+
+// roundTrip writes the request and reads the head. unread says that the upstream cannot
+// have read the request.
+func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
+	conn := x.link.Conn()
+	began := time.Now()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return true, err
+	}
+	w := x.upstream.client.AcquireWriter(conn)
+	err = x.Request.Write(w)
+	if err == nil {
+		err = w.Flush()
+	}
+	x.upstream.client.ReleaseWriter(w)
+	if err != nil {
+		return !isTimeout(err), fmt.Errorf("cannot write the request: %w", err)
+	}
+	x.reader = x.upstream.client.AcquireReader(conn)
+	if _, err := x.reader.Peek(1); err != nil {
+		closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+		return closed && time.Since(began) < resendWithin, fmt.Errorf("no byte of an answer: %w", err)
+	}
+	x.Response.Reset()
+	x.Response.StreamBody = true
+	x.Response.Header.SetNoDefaultContentType(true)
+	if err := x.Response.ReadLimitBody(x.reader, 0); err != nil {
+		if isTimeout(err) {
+			return false, fmt.Errorf("no whole head of an answer: %w", err)
+		}
+		// Not wrapped: the library quotes what it could not parse, and an upstream may
+		// have put anything there.
+		return false, errMalformed
+	}
+	x.body = x.Response.BodyStream()
+	if x.body != nil && x.Response.Header.ContentLength() == -1 {
+		// It gives out all chunks that have arrived together, where the library's own
+		// reader gives one at a time.
+		x.chunked = httputil.NewChunkedReader(x.reader)
+		x.body = x.chunked
+	}
+	x.whole = x.body == nil
+	return false, nil
+}
+
+var errMalformed = errors.New("the answer's head is not HTTP, or longer than 16 KiB")
+
+func (x *Exchange) sendError(err error) *Error {
+	switch {
+	case isTimeout(err):
+		return failed(FirstByteTimeout, err)
+	case errors.Is(err, errMalformed):
+		return failed(MalformedResponse, err)
+	}
+	return failed(ConnectionLost, err)
+}
+
+// Read reads the answer's body. io.EOF is its whole end; an upstream that breaks off
+// gives another error.
+func (x *Exchange) Read(p []byte) (int, error) {
+	if x.body == nil {
+		return 0, io.EOF
+	}
+	n, err := x.body.Read(p)
+	if err == io.EOF {
+		x.whole = true
+	}
+	if err != nil && err != io.EOF {
+		if cause, aborted := x.Aborted(); aborted {
+			err = failed(cause, err)
+		}
+	}
+	return n, err
+}
+
+// Ready reports whether the next Read returns without waiting for the upstream.
+func (x *Exchange) Ready() bool {
+	return x.chunked == nil && x.reader != nil && x.reader.Buffered() > 0
+}
+
+// SetReadDeadline bounds the reads that follow.
+func (x *Exchange) SetReadDeadline(t time.Time) { _ = x.link.Conn().SetReadDeadline(t) }
+
+// Abort ends x from another goroutine: what waits for the upstream returns an error with
+// cause, and the upstream sees its connection closed. It may be called at any time between
+// Acquire and Release; the first cause stays.
+func (x *Exchange) Abort(c Cause) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.aborted {
+		return
+	}
+	x.aborted, x.cause = true, c
+	if x.live != nil {
+		x.live.Conn().Close()
+	}
+}
+
+// Aborted is the cause that Abort was called with.
+func (x *Exchange) Aborted() (Cause, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.cause, x.aborted
+}
+
+// Finish gives the connection back, or closes it where the answer was not read to its end.
+func (x *Exchange) Finish() {
+	if !x.open {
+		return
+	}
+	x.open = false
+	if x.link != nil {
+		x.drop(x.whole && x.keep())
+	}
+	x.upstream.inFlight.Add(-1)
+	x.upstream = nil
+}
+
+// keep reports whether the connection can serve another request.
+func (x *Exchange) keep() bool {
+	if x.Response.ConnectionClose() || x.Request.ConnectionClose() || x.Response.Header.ContentLength() == -2 && x.body != nil {
+		return false
+	}
+	if x.chunked != nil {
+		// What follows the last chunk: an empty line, seldom a trailer. It is not waited for.
+		if end, err := x.reader.Peek(min(2, x.reader.Buffered())); err != nil || string(end) != "\r\n" {
+			return false
+		}
+		_, _ = x.reader.Discard(2)
+	}
+	return x.reader.Buffered() == 0
+}
+
+// drop parts x from its connection.
+func (x *Exchange) drop(keep bool) {
+	x.mu.Lock()
+	x.live = nil
+	keep = keep && !x.aborted
+	x.mu.Unlock()
+	_ = x.Response.CloseBodyStream()
+	x.body, x.chunked = nil, nil
+	if x.reader != nil {
+		x.upstream.client.ReleaseReader(x.reader)
+		x.reader = nil
+	}
+	x.link.release(keep)
+	x.link = nil
+	if keep && x.upstream.retired.Load() {
+		x.upstream.client.CloseIdleConnections()
+	}
+}

@@ -1,0 +1,29 @@
+package pool
+
+import (
+	"crypto/tls"
+	"net"
+	"syscall"
+)
+
+// Gone reports whether the peer of a TCP connection, with or without TLS, has closed or
+// reset it. It asks the kernel without reading a byte, so it may be called while others
+// read and write. A connection that is no socket is never gone.
+func Gone(conn net.Conn) bool {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	s, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	if err := raw.Control(func(fd uintptr) { gone = hungUp(int(fd)) }); err != nil {
+		return true // closed on this side
+	}
+	return gone
+}
