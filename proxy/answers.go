@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"sluice/keys"
+)
+
+// The paths that need no upstream.
+
+func (r *request) healthz() { r.answerJSON(200, map[string]string{"status": "ok"}) }
+
+func (r *request) readyz() {
+	if !r.proxy.Ready() {
+		f := refusal(shuttingDown, "", "the gateway is draining")
+		f.retryAfter = time.Second
+		r.refuse(f)
+		return
+	}
+	r.answerJSON(200, map[string]string{"status": "ready"})
+}
+
+// model is a model in OpenAI's shape.
+type model struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+}
+
+func (r *request) model(id string) model {
+	return model{ID: id, Object: "model", Created: r.snapshot.loaded.Unix(), OwnedBy: "sluice"}
+}
+
+func (r *request) listModels() {
+	if f := r.authenticate(); f != nil {
+		r.refuse(f)
+		return
+	}
+	data := []model{}
+	for _, id := range slices.Sorted(maps.Keys(r.snapshot.set.Models)) {
+		if r.key.Spec().Allows(id) {
+			data = append(data, r.model(id))
+		}
+	}
+	r.answerJSON(200, map[string]any{"object": "list", "data": data})
+}
+
+func (r *request) showModel() {
+	if f := r.authenticate(); f != nil {
+		r.refuse(f)
+		return
+	}
+	id, _ := r.ctx.UserValue("id").(string)
+	if r.snapshot.set.Models[id] == nil || !r.key.Spec().Allows(id) {
+		r.refuse(refusal(modelNotFound, "model", "no model of this key is called %s; GET /v1/models lists them", shown([]byte(id))))
+		return
+	}
+	r.answerJSON(200, r.model(id))
+}
+
+// left is what a key may still do now.
+type left struct {
+	Requests      *int64 `json:"requests,omitempty"`
+	ResetRequests string `json:"reset_requests,omitempty"`
+	Concurrent    *int64 `json:"concurrent,omitempty"`
+}
+
+func (r *request) showKey() {
+	if f := r.authenticate(); f != nil {
+		r.refuse(f)
+		return
+	}
+	spec := r.key.Spec()
+	var l left
+	if state, limited := r.key.Left(r.proxy.clock()); limited {
+		l.Requests = &state.Remaining
+		l.ResetRequests = string(appendDuration(nil, state.Reset))
+	}
+	if spec.Limits.Concurrent != nil {
+		n := max(0, *spec.Limits.Concurrent-r.key.Gate.InFlight())
+		l.Concurrent = &n
+	}
+	r.answerJSON(200, struct {
+		ID        string      `json:"id"`
+		Name      string      `json:"name"`
+		Models    []string    `json:"models"`
+		ExpiresAt *time.Time  `json:"expires_at"`
+		Limits    keys.Limits `json:"limits"`
+		Remaining left        `json:"remaining"`
+	}{spec.ID, spec.Name, spec.Models, spec.ExpiresAt, spec.Limits, l})
+}
+
+// answerJSON answers without an upstream.
+func (r *request) answerJSON(status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: an answer of our own is not JSON: " + err.Error())
+	}
+	r.status = status
+	r.ctx.SetStatusCode(status)
+	r.ctx.SetContentType("application/json")
+	r.setOwnHeaders()
+	r.ctx.SetBody(append(body, '\n'))
+}

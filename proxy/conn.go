@@ -1,0 +1,239 @@
+package proxy
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice/pool"
+)
+
+const (
+	// A connection closed while its client still sends would be reset, and the reset
+	// would overtake the answer. So the answer's side is closed first, and what still
+	// comes is read and thrown away, within these bounds (nginx's lingering_timeout,
+	// lingering_time, and an amount).
+	lingerQuiet = 5 * time.Second
+	lingerTotal = 30 * time.Second
+	lingerBytes = 256 << 20
+
+	// writePiece is how much a client must take within timeouts.client.write.
+	writePiece = 256 << 10
+
+	// sweepEvery is how often clients of waiting requests are asked whether they are
+	// still there.
+	sweepEvery = 250 * time.Millisecond
+)
+
+// clientConn is a client's connection.
+type clientConn struct {
+	net.Conn
+	all *conns
+	// current is the request that the connection's goroutine works on; nil after it
+	// was handed over to a stream.
+	current *request
+	linger  bool      // the client may still be sending when the connection is closed
+	armed   time.Time // until when the write deadline certainly is
+
+	closed atomic.Bool
+
+	mu      sync.Mutex
+	waiting *pool.Exchange // aborted when the client leaves
+	since   uint64         // the sweep before it began to wait
+}
+
+// Write bounds how long the client may take nothing.
+func (c *clientConn) Write(b []byte) (n int, err error) {
+	limit := c.all.writeTimeout()
+	for {
+		// The deadline is moved only when a good part of it is over: moving it takes
+		// longer than finding that out.
+		if now := time.Now(); c.armed.Sub(now) < limit-limit/8 {
+			c.armed = now.Add(limit)
+			if err := c.Conn.SetWriteDeadline(c.armed); err != nil {
+				return n, err
+			}
+		}
+		piece := b[n:min(len(b), n+writePiece)]
+		m, err := c.Conn.Write(piece)
+		n += m
+		if err != nil || n == len(b) {
+			return n, err
+		}
+	}
+}
+
+// Close closes the connection, after the client has had the chance to read what was
+// written.
+func (c *clientConn) Close() error {
+	if c.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	c.all.remove(c)
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger && half.CloseWrite() == nil {
+		c.discard()
+	}
+	return c.Conn.Close()
+}
+
+func (c *clientConn) discard() {
+	var b [16 << 10]byte
+	until := time.Now().Add(lingerTotal)
+	for left := lingerBytes; left > 0; {
+		deadline := time.Now().Add(lingerQuiet)
+		if deadline.After(until) {
+			deadline = until
+		}
+		if c.Conn.SetReadDeadline(deadline) != nil {
+			return
+		}
+		n, err := c.Conn.Read(b[:])
+		if err != nil {
+			return
+		}
+		left -= n
+	}
+}
+
+// await has x aborted should the client leave; release ends that.
+func (c *clientConn) await(x *pool.Exchange) {
+	c.mu.Lock()
+	c.waiting, c.since = x, c.all.sweeps.Load()
+	c.mu.Unlock()
+}
+
+func (c *clientConn) release() {
+	c.mu.Lock()
+	c.waiting = nil
+	c.mu.Unlock()
+}
+
+// abort ends what the connection waits for.
+func (c *clientConn) abort(cause pool.Cause) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting != nil {
+		c.waiting.Abort(cause)
+	}
+}
+
+// check aborts what a client waits for that has left. A request that began after the
+// sweep before is left alone: most are over by the next.
+func (c *clientConn) check(sweep uint64) (left bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting == nil || c.since >= sweep || !pool.Gone(c.Conn) {
+		return false
+	}
+	if _, already := c.waiting.Aborted(); already {
+		return false
+	}
+	c.waiting.Abort(pool.ClientLeft)
+	return true
+}
+
+// conns are a listener's connections. fasthttp does not tell a handler that its client
+// has left; the sweep asks the kernel, which costs requests that are answered at once
+// nothing.
+type conns struct {
+	net.Listener
+	writeTimeout func() time.Duration
+	left         func() // called for each client that left
+
+	sweeps atomic.Uint64
+	stop   chan struct{}
+	done   chan struct{}
+
+	mu  sync.Mutex
+	set map[*clientConn]struct{}
+}
+
+func newConns(ln net.Listener, writeTimeout func() time.Duration, left func()) *conns {
+	s := &conns{Listener: ln, writeTimeout: writeTimeout, left: left, set: map[*clientConn]struct{}{},
+		stop: make(chan struct{}), done: make(chan struct{})}
+	go s.sweep()
+	return s
+}
+
+// Accept waits for a client.
+func (s *conns) Accept() (net.Conn, error) {
+	conn, err := s.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &clientConn{Conn: conn, all: s}
+	s.mu.Lock()
+	s.set[c] = struct{}{}
+	s.mu.Unlock()
+	return c, nil
+}
+
+func (s *conns) remove(c *clientConn) {
+	s.mu.Lock()
+	delete(s.set, c)
+	s.mu.Unlock()
+}
+
+// list appends the connections to dst.
+func (s *conns) list(dst []*clientConn) []*clientConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.set {
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+func (s *conns) sweep() {
+	defer close(s.done)
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	var list []*clientConn
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-ticker.C:
+		}
+		sweep := s.sweeps.Add(1)
+		list = s.list(list[:0])
+		for _, c := range list {
+			if c.check(sweep) {
+				s.left()
+			}
+		}
+		clear(list)
+	}
+}
+
+// abort ends everything that is waited for.
+func (s *conns) abort(cause pool.Cause) {
+	for _, c := range s.list(nil) {
+		c.abort(cause)
+	}
+}
+
+func (s *conns) close() {
+	close(s.stop)
+	<-s.done
+}
+
+// connState keeps a connection's read deadline: fasthttp's own settings cannot change
+// while it serves, these follow the configuration.
+func (p *Proxy) connState(c net.Conn, state fasthttp.ConnState) {
+	t := &p.snapshot.Load().config.Timeouts.Client
+	switch state {
+	case fasthttp.StateNew, fasthttp.StateActive:
+		_ = c.SetReadDeadline(time.Now().Add(t.Header.Std()))
+	case fasthttp.StateIdle:
+		_ = c.SetReadDeadline(time.Now().Add(t.Idle.Std()))
+	}
+}
+
+// headReceived gives the body its own time.
+func (p *Proxy) headReceived(*fasthttp.RequestHeader) fasthttp.RequestConfig {
+	return fasthttp.RequestConfig{ReadTimeout: p.snapshot.Load().config.Timeouts.Client.Body.Std()}
+}

@@ -1,0 +1,198 @@
+package proxy
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice/pool"
+)
+
+// kind is a row of the contract's error table.
+type kind uint8
+
+const (
+	invalidJSON kind = iota
+	modelRequired
+	invalidGatewayField
+	invalidRequest
+	invalidAPIKey
+	modelNotAllowed
+	modelNotFound
+	notFound
+	methodNotAllowed
+	requestTimeout
+	bodyTooLarge
+	headTooLarge
+	rateLimitExceeded
+	upstreamError
+	upstreamStreamBroken
+	upstreamTimeout
+	overloaded
+	shuttingDown
+	internal
+	kinds
+)
+
+// anthropic is what Anthropic calls the type, where it differs.
+var kindTable = [kinds]struct {
+	status               int
+	typ, code, anthropic string
+}{
+	invalidJSON:          {400, "invalid_request_error", "invalid_json", ""},
+	modelRequired:        {400, "invalid_request_error", "model_required", ""},
+	invalidGatewayField:  {400, "invalid_request_error", "invalid_gateway_field", ""},
+	invalidRequest:       {400, "invalid_request_error", "invalid_request", ""},
+	invalidAPIKey:        {401, "authentication_error", "invalid_api_key", ""},
+	modelNotAllowed:      {403, "permission_error", "model_not_allowed", ""},
+	modelNotFound:        {404, "invalid_request_error", "model_not_found", "not_found_error"},
+	notFound:             {404, "invalid_request_error", "not_found", "not_found_error"},
+	methodNotAllowed:     {405, "invalid_request_error", "method_not_allowed", ""},
+	requestTimeout:       {408, "invalid_request_error", "request_timeout", ""},
+	bodyTooLarge:         {413, "invalid_request_error", "body_too_large", "request_too_large"},
+	headTooLarge:         {431, "invalid_request_error", "head_too_large", ""},
+	rateLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded", ""},
+	upstreamError:        {502, "upstream_error", "upstream_error", "api_error"},
+	upstreamStreamBroken: {502, "upstream_error", "upstream_stream_broken", "api_error"},
+	upstreamTimeout:      {504, "upstream_error", "upstream_timeout", "timeout_error"},
+	overloaded:           {503, "overloaded_error", "overloaded", ""},
+	shuttingDown:         {503, "overloaded_error", "shutting_down", ""},
+	internal:             {500, "internal_error", "internal", "api_error"},
+}
+
+// failure is a request that the gateway itself answers. The message is for the client
+// and never holds a secret; the cause is for the log.
+type failure struct {
+	kind       kind
+	message    string
+	param      string // the field at fault, "" for none
+	retryAfter time.Duration
+	left       bool // the client has gone: nobody reads this
+	cause      error
+}
+
+func refusal(k kind, param, format string, args ...any) *failure {
+	return &failure{kind: k, param: param, message: fmt.Sprintf(format, args...)}
+}
+
+// upstreamFailure is what a client reads of an attempt that failed with cause. Neither
+// addresses nor what the upstream said are in it.
+func upstreamFailure(cause pool.Cause, upstream string, err error) *failure {
+	f := &failure{kind: upstreamError, cause: err}
+	switch cause {
+	case pool.FirstByteTimeout, pool.ResponseTimeout, pool.ConnectTimeout:
+		f.kind = upstreamTimeout
+	case pool.StreamBroken:
+		f.kind = upstreamStreamBroken
+	case pool.ShuttingDown:
+		f.kind, f.message, f.retryAfter = shuttingDown, "the gateway is shutting down; try again", time.Second
+		return f
+	case pool.ClientLeft:
+		f.left, f.cause = true, nil
+	}
+	f.message = "upstream " + upstream + " failed: " + causeTexts[cause]
+	return f
+}
+
+var causeTexts = map[pool.Cause]string{
+	pool.ConnectFailed:     "no connection",
+	pool.ConnectTimeout:    "no connection in time",
+	pool.TLSFailed:         "the TLS handshake failed",
+	pool.ConnectionLost:    "it closed the connection before it answered",
+	pool.FirstByteTimeout:  "no answer in time",
+	pool.ResponseTimeout:   "no whole answer in time",
+	pool.MalformedResponse: "its answer is not HTTP",
+	pool.ResponseBroken:    "its answer broke off",
+	pool.StatusRefused:     "it refused the gateway's credential",
+	pool.Redirected:        "it answered with a redirect, which is not followed",
+	pool.ErrorEvent:        "its stream began with an error",
+	pool.StreamBroken:      "its stream broke off",
+	pool.ClientLeft:        "the client has left",
+}
+
+// dialect is the API family whose error shape a path's clients read.
+type dialect uint8
+
+const (
+	openAI dialect = iota
+	anthropic
+)
+
+// appendError writes f as the JSON body that d's clients read. The arena is r's.
+func (r *request) appendError(dst []byte, d dialect, f *failure) []byte {
+	row := &kindTable[f.kind]
+	a := &r.json.arena
+	e := a.NewObject()
+	top := a.NewObject()
+	switch d {
+	case anthropic:
+		typ := row.typ
+		if row.anthropic != "" {
+			typ = row.anthropic
+		}
+		e.Set("type", a.NewString(typ))
+		e.Set("message", a.NewString(f.message))
+		top.Set("type", a.NewString("error"))
+	default:
+		e.Set("message", a.NewString(f.message))
+		e.Set("type", a.NewString(row.typ))
+		if f.param != "" {
+			e.Set("param", a.NewString(f.param))
+		} else {
+			e.Set("param", a.NewNull())
+		}
+		e.Set("code", a.NewString(row.code))
+	}
+	top.Set("error", e)
+	return top.MarshalTo(dst)
+}
+
+// statusClientLeft is what nginx logs for a client that did not wait.
+const statusClientLeft = 499
+
+// refuse answers with f. What an attempt has put into the answer so far is dropped.
+func (r *request) refuse(f *failure) {
+	row := &kindTable[f.kind]
+	resp := &r.ctx.Response
+	allow := append([]byte(nil), resp.Header.Peek("Allow")...)
+	resp.Reset()
+	if len(allow) > 0 {
+		resp.Header.SetBytesV("Allow", allow)
+	}
+	r.failure = f
+	if f.left {
+		r.status = statusClientLeft
+		r.ctx.SetConnectionClose()
+		return
+	}
+	r.status = row.status
+	resp.SetStatusCode(row.status)
+	resp.Header.SetContentType("application/json")
+	if f.retryAfter > 0 {
+		resp.Header.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	r.setOwnHeaders()
+	resp.SetBodyRaw(r.appendError(nil, r.dialect(), f))
+	r.proxy.refused[f.kind].Inc()
+	r.conn.linger = !r.bodyRead
+}
+
+// refuseHead answers a request whose head could not be read.
+func (p *Proxy) refuseHead(ctx *fasthttp.RequestCtx, err error) {
+	r := p.begin(ctx)
+	defer p.end(r.conn)
+	r.refuse(headFailure(err))
+}
+
+func headFailure(err error) *failure {
+	// The error's text may quote the head, credentials included; it goes nowhere.
+	switch {
+	case isSmallBuffer(err):
+		return refusal(headTooLarge, "", "the request's head is larger than limits.head")
+	case isTimeout(err):
+		return refusal(requestTimeout, "", "the request did not arrive in time")
+	}
+	return refusal(invalidRequest, "", "the request's head is not valid HTTP/1.1")
+}

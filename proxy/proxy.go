@@ -1,0 +1,186 @@
+// Package proxy is the data port: one request from its bearer token to its last byte.
+// docs/architecture.md tells the life of a request; the stages there are the functions
+// here.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/valyala/fasthttp"
+
+	"sluice/config"
+	"sluice/keys"
+	"sluice/limiter"
+	"sluice/metrics"
+	"sluice/pool"
+)
+
+// Proxy serves the data port.
+type Proxy struct {
+	keys    *keys.Store
+	pool    *pool.Pool
+	metrics *metrics.Metrics
+	log     *slog.Logger
+	clock   func() time.Duration
+
+	snapshot atomic.Pointer[snapshot]
+	gate     limiter.Gate // limits.in_flight
+	draining atomic.Bool
+	refused  [kinds]interface{ Inc() }
+
+	server *fasthttp.Server
+	conns  *conns
+}
+
+// snapshot is one configuration, compiled. A request uses one from its first to its last
+// byte.
+type snapshot struct {
+	config *config.Config
+	set    *pool.Set
+	router *router.Router
+	loaded time.Time
+}
+
+// New makes a Proxy; Apply it a configuration before it serves. clock is the keys' clock.
+func New(store *keys.Store, upstreams *pool.Pool, m *metrics.Metrics, log *slog.Logger, clock func() time.Duration) *Proxy {
+	p := &Proxy{keys: store, pool: upstreams, metrics: m, log: log, clock: clock}
+	for k := range p.refused {
+		p.refused[k] = m.Refused(kindTable[k].code)
+	}
+	m.Gauge(metrics.InFlight, metrics.InFlightHelp, func() float64 { return float64(p.gate.InFlight()) })
+	return p
+}
+
+// Apply makes cfg take effect for every request that begins after it.
+func (p *Proxy) Apply(cfg *config.Config) error {
+	s := &snapshot{config: cfg, set: p.pool.Build(cfg), loaded: time.Now()}
+	s.router = newRouter(s)
+	p.gate.SetLimit(int64(cfg.Limits.InFlight))
+	p.snapshot.Store(s)
+	p.pool.Adopt(s.set)
+	return nil
+}
+
+// Set is the upstreams and models in effect.
+func (p *Proxy) Set() *pool.Set { return p.snapshot.Load().set }
+
+// Ready reports whether the proxy takes traffic: it is not draining.
+func (p *Proxy) Ready() bool { return !p.draining.Load() }
+
+// Start serves ln until Shutdown. The channel gives the error that ended the serving,
+// nil after Shutdown.
+func (p *Proxy) Start(ln net.Listener) <-chan error {
+	cfg := p.snapshot.Load().config
+	p.conns = newConns(ln,
+		func() time.Duration { return p.snapshot.Load().config.Timeouts.Client.Write.Std() },
+		p.metrics.CancelledUpstreams.Inc)
+	p.server = &fasthttp.Server{
+		Handler:                      p.handle,
+		ErrorHandler:                 p.refuseHead,
+		HeaderReceived:               p.headReceived,
+		ConnState:                    p.connState,
+		Logger:                       serverLog{p.log},
+		SecureErrorLogMessage:        true,
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		CloseOnShutdown:              true,
+		Concurrency:                  1 << 20,
+		ReadBufferSize:               int(cfg.Limits.Head),
+		WriteBufferSize:              16 << 10,
+		MaxRequestBodySize:           1 << 30, // limits.body is held where the body is read
+	}
+	served := make(chan error, 1)
+	go func() { served <- p.server.Serve(p.conns) }()
+	return served
+}
+
+// abortGrace is how long requests have to say that they were cut.
+const abortGrace = 2 * time.Second
+
+// Shutdown stops taking connections and waits until what is in flight has ended. When ctx
+// ends first, requests and streams are told that the process shuts down.
+func (p *Proxy) Shutdown(ctx context.Context) {
+	p.draining.Store(true)
+	defer p.conns.close()
+	if p.server.ShutdownWithContext(ctx) == nil {
+		return
+	}
+	p.log.Warn("requests are cut at the end of timeouts.shutdown", "in_flight", p.gate.InFlight())
+	p.conns.abort(pool.ShuttingDown)
+	grace, cancel := context.WithTimeout(context.Background(), abortGrace)
+	defer cancel()
+	if err := p.server.ShutdownWithContext(grace); err != nil {
+		p.log.Warn("connections are left open at the end", "error", err)
+	}
+}
+
+// handle is one request. What recovers its panic is end.
+func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
+	r := p.begin(ctx)
+	defer p.end(r.conn)
+	if !cleanPath(ctx.Request.URI().PathOriginal()) {
+		r.refuse(refusal(invalidRequest, "", `the path must not have empty, "." or ".." segments, encoded slashes, backslashes or control characters`))
+		return
+	}
+	r.snapshot.router.Handler(ctx)
+}
+
+// requestOf is the request that ctx's connection works on.
+func requestOf(ctx *fasthttp.RequestCtx) *request { return ctx.Conn().(*clientConn).current }
+
+// begin takes a request struct for ctx.
+func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *request {
+	r := acquireRequest()
+	r.proxy, r.ctx, r.snapshot, r.began = p, ctx, p.snapshot.Load(), time.Now()
+	r.conn = ctx.Conn().(*clientConn)
+	r.conn.current = r
+	r.conn.linger = false
+	r.readID()
+	return r
+}
+
+// end finishes the request that c works on, unless it was handed over. It is deferred, so
+// that it sees a panic: that is this request's 500 and nobody else's.
+func (p *Proxy) end(c *clientConn) {
+	v := recover()
+	r := c.current
+	if v != nil {
+		p.metrics.Panics.Inc()
+		p.log.Error("panic in a request", "panic", v, "stack", string(debug.Stack()))
+		if r != nil {
+			r.refuse(refusal(internal, "", "the gateway failed; the request may or may not have reached an upstream"))
+		}
+	}
+	if r != nil {
+		c.current = nil
+		r.finish()
+	}
+}
+
+// serverLog is where fasthttp logs; what it says of a connection is seldom worth a line.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Printf(format string, args ...any) {
+	l.log.Debug("connection ended", "detail", fmt.Sprintf(format, args...))
+}
+
+func isSmallBuffer(err error) bool {
+	var small *fasthttp.ErrSmallBuffer
+	return errors.As(err, &small)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}

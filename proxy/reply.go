@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"sluice/pool"
+)
+
+// copyHead makes the upstream's status and headers the client's and adds the gateway's own.
+// The attempt is over as far as the trail goes.
+func (r *request) copyHead(a *attempt) {
+	a.took = time.Since(a.began)
+	a.failed = a.status/100 != 2
+	if a.failed {
+		a.cause = pool.StatusRefused
+	}
+	from, resp := &r.exchange.Response.Header, &r.ctx.Response
+	r.status = a.status
+	resp.SetStatusCode(a.status)
+	named := connectionTokens(from)
+	for name, value := range from.All() {
+		if !dropped(name, responseDrops, responseDropPrefixes) && (named == "" || !inTokens(named, name)) {
+			resp.Header.AddBytesKV(name, value)
+		}
+	}
+	r.setOwnHeaders()
+}
+
+// appendMember appends the member that says who answered, without braces around it:
+// "gateway":{…}.
+func (r *request) appendMember(dst []byte) []byte {
+	a := &r.json.arena
+	last := &r.attempts[len(r.attempts)-1]
+	v := a.NewObject()
+	v.Set("model", a.NewString(last.target.Model))
+	v.Set("upstream", a.NewString(last.target.Upstream.Name))
+	v.Set("attempts", a.NewNumberInt(len(r.attempts)))
+	return v.MarshalTo(append(dst, `"gateway":`...))
+}
+
+// reply makes a plain answer the client's: whole where it is JSON of a size that can be
+// held, as it comes where not.
+func (r *request) reply(a *attempt) *failure {
+	x := r.exchange
+	x.SetReadDeadline(r.replyDeadline(a.target, a.began))
+	limit := int(r.snapshot.config.Limits.Response)
+	length := x.Response.Header.ContentLength()
+	whole := isJSON(x.Response.Header.ContentType()) && length <= limit
+	annotated := len(x.Response.Header.ContentEncoding()) == 0
+
+	// Room for the member is left in front, so that a body is never moved for it.
+	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
+	room := len(r.scratch)
+	buf := r.ctx.Response.SwapBody(nil)
+	buf = grow(buf[:0], room+max(0, min(length, limit))+firstRead)[:room]
+	ended := false
+	for !ended {
+		if len(buf) == cap(buf) {
+			buf = grow(buf, 2*cap(buf))
+		}
+		n, err := x.Read(buf[len(buf):min(cap(buf), room+limit+1)])
+		buf = buf[:len(buf)+n]
+		if ended = err == io.EOF; !ended && err != nil {
+			return r.broken(a, err)
+		}
+		if !whole && len(buf) > room || len(buf) > room+limit {
+			break
+		}
+	}
+	body := annotate(buf, room, r.scratch, annotated)
+	if ended {
+		r.copyHead(a)
+		r.replied()
+		r.ctx.Response.SwapBody(body)
+		return nil
+	}
+	return r.replyAsItComes(a, body, length+len(body)-(len(buf)-room))
+}
+
+func (r *request) broken(a *attempt, err error) *failure {
+	cause := pool.ResponseBroken
+	var e *pool.Error
+	switch {
+	case errors.As(err, &e):
+		cause = e.Cause
+	case isTimeout(err):
+		cause = pool.ResponseTimeout
+	}
+	return r.failed(a, &pool.Error{Cause: cause, Err: err})
+}
+
+func grow(b []byte, capacity int) []byte {
+	if cap(b) >= capacity {
+		return b
+	}
+	bigger := make([]byte, len(b), capacity)
+	copy(bigger, b)
+	return bigger
+}
+
+// annotate puts the member, with its comma, behind the brace that the body in buf[room:]
+// begins with, and returns the whole. buf[:room] is free and len(member) long. A body that
+// does not begin with a brace, or must not be touched, comes back as it is.
+func annotate(buf []byte, room int, member []byte, may bool) []byte {
+	body := buf[room:]
+	if !may || len(body) == 0 || body[0] != '{' {
+		return buf[:copy(buf, body)]
+	}
+	if next := skipSpace(body, 1); next < len(body) && body[next] == '}' {
+		n := copy(buf[1:], member[:len(member)-1]) // an empty object gets no comma
+		buf[0] = '{'
+		return buf[:1+n+copy(buf[1+n:], body[1:])]
+	}
+	buf[0] = '{'
+	copy(buf[1:], member)
+	return buf
+}
+
+// replyAsItComes hands the answer over to a body that is read while it is sent. size is
+// its length, negative where the upstream named none.
+func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) *failure {
+	length := r.exchange.Response.Header.ContentLength()
+	if length < 0 {
+		size = -1
+	}
+	r.copyHead(a)
+	r.ctx.Response.SetBodyStream(&passage{r: r, prefix: prefix}, size)
+	r.ctx.Response.ImmediateHeaderFlush = length < 0
+	r.handOver()
+	return nil
+}
+
+// handOver ends the handler's ownership of r: whoever writes the body finishes it.
+func (r *request) handOver() {
+	r.conn.current = nil
+	r.ctx = nil
+}
+
+// passage is the body of an answer that passes through. When the upstream breaks off, the
+// server gets the error and closes the client's connection without ending the body.
+type passage struct {
+	r      *request
+	prefix []byte
+}
+
+func (p *passage) Read(b []byte) (int, error) {
+	if len(p.prefix) > 0 {
+		n := copy(b, p.prefix)
+		p.prefix = p.prefix[n:]
+		return n, nil
+	}
+	n, err := p.r.exchange.Read(b)
+	if err != nil && err != io.EOF {
+		p.r.brokeOff(err)
+	}
+	return n, err
+}
+
+// Close is called by the server when the body is sent, or cannot be.
+func (p *passage) Close() error {
+	if p.r != nil {
+		p.r.finish()
+		p.r = nil
+	}
+	return nil
+}
+
+// brokeOff notes that an answer broke off after its head had gone out.
+func (r *request) brokeOff(err error) {
+	a := &r.attempts[len(r.attempts)-1]
+	a.failed = false
+	r.failure = r.broken(a, err)
+}
+
+var _ io.ReadCloser = (*passage)(nil)

@@ -1,0 +1,319 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"github.com/valyala/fastjson"
+
+	"sluice/keys"
+	"sluice/limiter"
+	"sluice/pool"
+)
+
+// request is all that is known of one request. The connection's goroutine owns it until
+// it is handed over to what writes the answer's body; finish, called by whoever owns it
+// last, gives back all that was taken.
+type request struct {
+	proxy    *Proxy
+	ctx      *fasthttp.RequestCtx // nil once handed over
+	conn     *clientConn
+	snapshot *snapshot
+	route    *route // nil outside the proxied paths
+	began    time.Time
+	id       []byte
+
+	key        *keys.Key
+	inGate     bool // has a place in limits.in_flight
+	inKeyGate  bool // and in the key's
+	limited    bool // the key has a window, and this is its state
+	limitState limiter.State
+
+	json     jsonState
+	body     []byte // as the client sent it
+	bodyRead bool   // to its end
+	fields   fields // of the body, that concern the gateway
+	models   []*pool.Model
+
+	exchange *pool.Exchange
+	attempts []attempt
+	stream   bool // the answer is one
+	status   int
+	failure  *failure // the gateway's own answer
+	scratch  []byte
+	upstream []byte // the body that goes upstream
+}
+
+// jsonState is what JSON is read and built with, pooled together: values live until the
+// parser's next use.
+type jsonState struct {
+	parser fastjson.Parser
+	arena  fastjson.Arena
+}
+
+// attempt is one try at one target.
+type attempt struct {
+	target *pool.Target
+	began  time.Time
+	took   time.Duration
+	status int // 0 without one
+	failed bool
+	cause  pool.Cause // if failed
+}
+
+var requests = sync.Pool{New: func() any { return new(request) }}
+
+func acquireRequest() *request { return requests.Get().(*request) }
+
+// keepBuffer is the largest buffer that is kept for the next request.
+const keepBuffer = 256 << 10
+
+func (r *request) releaseStruct() {
+	r.json.arena.Reset()
+	clear(r.attempts)
+	clear(r.models)
+	*r = request{
+		json:     r.json,
+		id:       r.id[:0],
+		body:     reuse(r.body),
+		upstream: reuse(r.upstream),
+		scratch:  reuse(r.scratch),
+		attempts: r.attempts[:0],
+		models:   r.models[:0],
+		fields:   fields{models: r.fields.models[:0]},
+	}
+	requests.Put(r)
+}
+
+func reuse(b []byte) []byte {
+	if cap(b) > keepBuffer {
+		return nil
+	}
+	return b[:0]
+}
+
+// proxied is the straight line of a request to a model.
+func (r *request) proxied(to *route) {
+	r.route = to
+	for _, stage := range [...]func() *failure{r.authenticate, r.enter, r.parse, r.admit, r.forward} {
+		if f := stage(); f != nil {
+			r.refuse(f)
+			return
+		}
+	}
+}
+
+// enter takes a place among all requests and one among the key's.
+func (r *request) enter() *failure {
+	if !r.proxy.gate.Enter() {
+		f := refusal(overloaded, "", "the gateway is at limits.in_flight (%d requests); try again", r.proxy.gate.Limit())
+		f.retryAfter = time.Second
+		return f
+	}
+	r.inGate = true
+	if !r.key.Gate.Enter() {
+		f := refusal(rateLimitExceeded, "", "the key is at its limit of %d concurrent requests (limits.concurrent)", r.key.Gate.Limit())
+		f.retryAfter = time.Second
+		return f
+	}
+	r.inKeyGate = true
+	return nil
+}
+
+// admit charges the key's window with the request. Nothing after it but the forwarding
+// can fail, so what is charged was forwarded.
+func (r *request) admit() *failure {
+	state, admitted, limited := r.key.Admit(r.proxy.clock())
+	r.limitState, r.limited = state, limited
+	if admitted {
+		return nil
+	}
+	period := time.Minute
+	if p := r.key.Spec().Limits.Period; p != nil {
+		period = time.Duration(*p)
+	}
+	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d requests per %s (limits.requests); try again in %s",
+		state.Limit, period, state.RetryAfter.Round(time.Millisecond))
+	f.retryAfter = state.RetryAfter
+	return f
+}
+
+// dialect is the error shape that the client reads.
+func (r *request) dialect() dialect {
+	if r.route != nil {
+		return r.route.dialect
+	}
+	return openAI
+}
+
+// readID takes the client's request id, or makes one.
+func (r *request) readID() {
+	if id := r.ctx.Request.Header.Peek("X-Request-Id"); len(id) > 0 && len(id) <= 128 && visible(id) {
+		r.id = append(r.id[:0], id...)
+		return
+	}
+	const digits = "0123456789abcdef"
+	r.id = append(r.id[:0], "req_"...)
+	for range 2 {
+		for n, i := rand.Uint64(), 0; i < 16; i++ {
+			r.id = append(r.id, digits[n&15])
+			n >>= 4
+		}
+	}
+}
+
+func visible(b []byte) bool {
+	for _, c := range b {
+		if c < 0x21 || c > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+// setOwnHeaders puts what the gateway adds to every answer into the response's head.
+func (r *request) setOwnHeaders() {
+	h := &r.ctx.Response.Header
+	h.SetBytesV("X-Request-Id", r.id)
+	if n := len(r.attempts); n > 0 {
+		last := r.attempts[n-1].target
+		h.Set("X-Sluice-Model", last.Model)
+		h.Set("X-Sluice-Upstream", last.Upstream.Name)
+		h.SetBytesV("X-Sluice-Trail", r.trail())
+	} else if len(r.models) > 0 {
+		h.Set("X-Sluice-Model", r.models[0].Name)
+	}
+	r.scratch = strconv.AppendInt(r.scratch[:0], int64(len(r.attempts)), 10)
+	h.SetBytesV("X-Sluice-Attempts", r.scratch)
+	if r.key == nil {
+		return
+	}
+	if !r.limited {
+		// Nothing was charged yet; what is left is shown all the same.
+		r.limitState, r.limited = r.key.Left(r.proxy.clock())
+	}
+	if r.limited {
+		r.setLimitHeaders(h)
+	}
+}
+
+// setLimitHeaders writes OpenAI's three headers.
+func (r *request) setLimitHeaders(h *fasthttp.ResponseHeader) {
+	r.scratch = strconv.AppendInt(r.scratch[:0], r.limitState.Limit, 10)
+	h.SetBytesV("X-Ratelimit-Limit-Requests", r.scratch)
+	r.scratch = strconv.AppendInt(r.scratch[:0], r.limitState.Remaining, 10)
+	h.SetBytesV("X-Ratelimit-Remaining-Requests", r.scratch)
+	r.scratch = appendDuration(r.scratch[:0], r.limitState.Reset)
+	h.SetBytesV("X-Ratelimit-Reset-Requests", r.scratch)
+}
+
+// appendDuration writes d, rounded up, as OpenAI does: "120ms", "7.660s".
+func appendDuration(dst []byte, d time.Duration) []byte {
+	ms := int64((max(0, d) + time.Millisecond - 1) / time.Millisecond)
+	if ms < 1000 {
+		return append(strconv.AppendInt(dst, ms, 10), "ms"...)
+	}
+	dst = append(strconv.AppendInt(dst, ms/1000, 10), '.')
+	ms %= 1000
+	return append(dst, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 's')
+}
+
+// maxTrail bounds the trail's header.
+const maxTrail = 2 << 10
+
+// trail writes the attempts as model@upstream;status-or-cause;milliseconds, the oldest
+// left out where they do not fit.
+func (r *request) trail() []byte {
+	b := r.scratch[:0]
+	for i := range r.attempts {
+		before := len(b)
+		b = r.attempts[i].appendTrail(b)
+		if len(b) > maxTrail {
+			b = b[:copy(b, b[before+1:])]
+		}
+	}
+	r.scratch = b
+	return b
+}
+
+func (a *attempt) appendTrail(b []byte) []byte {
+	if len(b) > 0 {
+		b = append(b, ',')
+	}
+	b = append(b, a.target.Model...)
+	b = append(b, '@')
+	b = append(b, a.target.Upstream.Name...)
+	b = append(b, ';')
+	if a.status != 0 && (!a.failed || a.cause == pool.StatusRefused || a.cause == pool.Redirected) {
+		b = strconv.AppendInt(b, int64(a.status), 10)
+	} else {
+		b = append(b, a.cause.String()...)
+	}
+	b = append(b, ';')
+	return strconv.AppendInt(b, a.took.Milliseconds(), 10)
+}
+
+// finish gives back what the request took and counts it. It is called exactly once, by
+// the request's last owner.
+func (r *request) finish() {
+	if r.exchange != nil {
+		r.replied()
+		pool.Release(r.exchange)
+		r.exchange = nil
+	}
+	if r.inKeyGate {
+		r.key.Gate.Leave()
+	}
+	if r.inGate {
+		r.proxy.gate.Leave()
+	}
+	took := time.Since(r.began)
+	if n := len(r.attempts); n > 0 {
+		r.attempts[n-1].target.Metrics.Done(r.status, took)
+	}
+	if r.failure != nil && r.failure.cause != nil {
+		r.proxy.log.Warn("request failed", "request_id", string(r.id), "code", kindTable[r.failure.kind].code,
+			"trail", string(r.trail()), "error", r.failure.cause)
+	}
+	if r.snapshot.config.AccessLog {
+		r.logAccess(took)
+	}
+	r.releaseStruct()
+}
+
+// replied ends the exchange: its answer is complete, or of no use any more.
+func (r *request) replied() {
+	r.conn.release()
+	r.exchange.Finish()
+}
+
+// logAccess writes the access line. Nothing of a body and no secret is in it.
+func (r *request) logAccess(took time.Duration) {
+	attrs := []slog.Attr{
+		slog.String("request_id", string(r.id)),
+		slog.Int("status", r.status),
+		slog.Duration("took", took),
+		slog.Bool("stream", r.stream),
+	}
+	if r.route != nil {
+		attrs = append(attrs, slog.String("path", r.route.path))
+	}
+	if r.key != nil {
+		attrs = append(attrs, slog.String("key", r.key.Spec().ID))
+	}
+	if len(r.models) > 0 {
+		attrs = append(attrs, slog.String("model", r.models[0].Name))
+	}
+	if len(r.attempts) > 0 {
+		attrs = append(attrs, slog.String("trail", string(r.trail())))
+	}
+	if r.failure != nil {
+		attrs = append(attrs, slog.String("code", kindTable[r.failure.kind].code))
+	}
+	r.proxy.log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
+}

@@ -1,0 +1,395 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"sluice/pool"
+	"sluice/sse"
+)
+
+const (
+	// drainTime is how long the end of a body is waited for after the event that no
+	// other can follow, so that the upstream's connection can be used again.
+	drainTime = time.Second
+	// maxHeld bounds the comments that are kept back until the first event.
+	maxHeld = 64 << 10
+)
+
+// stream is the answer to a streamed request. Its goroutine, which fasthttp starts at
+// SetBodyStreamWriter, reads the upstream from the first byte on; the handler waits for the
+// first event and gives its verdict: pass on, or drop. With the first verdict the stream
+// becomes the owner of the request and finishes it.
+type stream struct {
+	r       *request
+	target  *pool.Target
+	w       chan *bufio.Writer // from the goroutine: what it writes to
+	first   chan error         // from the goroutine: the first event is there, or the attempt failed
+	verdict chan bool          // from the handler: true is pass on
+
+	reader sse.Reader
+	writer sse.Writer
+	event  sse.Event
+	held   []byte // comments before the first event
+	member []byte
+
+	annotated bool
+	ended     bool      // a terminator has passed
+	last      bool      // and it was one that nothing follows
+	began     bool      // the first event has been read
+	passing   bool      // the verdict was to pass on
+	until     time.Time // stream_total; zero without
+}
+
+var streams = sync.Pool{New: func() any {
+	return &stream{w: make(chan *bufio.Writer, 1), first: make(chan error, 1), verdict: make(chan bool, 1)}
+}}
+
+// replyStream passes an event stream on once its first event is there. After a silence of
+// stream_keepalive the head goes out without it: this is the last attempt.
+func (r *request) replyStream(a *attempt) *failure {
+	s := streams.Get().(*stream)
+	s.r, s.target = r, a.target
+	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
+		s.until = a.began.Add(total)
+	}
+	x := r.exchange
+	x.SetReadDeadline(r.firstEventDeadline(a))
+	s.member = r.appendMember(s.member[:0])
+	r.ctx.Response.SetBodyStreamWriter(s.run)
+
+	keepalive := a.target.Timeouts.StreamKeepalive.Std()
+	silence := time.NewTimer(keepalive)
+	defer silence.Stop()
+	silent := time.Duration(0)
+	select {
+	case err := <-s.first:
+		if err != nil {
+			s.verdict <- false // the goroutine has done with everything but s
+			_ = r.ctx.Response.CloseBodyStream()
+			return r.failedStream(a, err)
+		}
+	case <-silence.C:
+		silent = keepalive
+	}
+	r.stream = true
+	s.writer.Start(<-s.w, keepalive, silent)
+	r.copyHead(a)
+	h := &r.ctx.Response.Header
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no")
+	r.handOver()
+	s.verdict <- true
+	return nil
+}
+
+// firstEventDeadline is until when the first event must be there, whatever the request
+// asked for: the upstream decides whether an answer is a stream.
+func (r *request) firstEventDeadline(a *attempt) time.Time {
+	d := r.headDeadline(a.target, a.began)
+	return earlier(d, a.began.Add(a.target.Timeouts.FirstByte.Std()))
+}
+
+func (r *request) failedStream(a *attempt, err error) *failure {
+	r.stream = true
+	if errors.Is(err, errPanic) {
+		return refusal(internal, "", "the gateway failed while it waited for the upstream")
+	}
+	cause := streamCause(err, false)
+	if cause == pool.StreamBroken {
+		cause = pool.ResponseBroken // before its first event
+	}
+	return r.failed(a, &pool.Error{Cause: cause, Err: err})
+}
+
+// streamCause is what an error of the reading says of the attempt.
+func streamCause(err error, began bool) pool.Cause {
+	var e *pool.Error
+	switch {
+	case errors.As(err, &e):
+		return e.Cause
+	case isTimeout(err) && !began:
+		return pool.FirstByteTimeout
+	}
+	return pool.StreamBroken
+}
+
+// run is the stream's goroutine.
+func (s *stream) run(w *bufio.Writer) {
+	s.w <- w
+	err := s.readFirst()
+	s.first <- err
+	if !s.passing && !<-s.verdict {
+		s.release()
+		return
+	}
+	// From here on the request is the stream's.
+	defer s.finish()
+	if err == nil {
+		err = s.pump()
+	}
+	if err == nil {
+		err = s.flush()
+	}
+	if err != nil {
+		s.breakOff(err)
+	}
+}
+
+// readFirst reads up to the first event. A panic in it is an error like any other.
+func (s *stream) readFirst() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = s.panicked(v)
+		}
+	}()
+	s.reader.Reset(s.r.exchange, int(s.r.snapshot.config.Limits.Response), s.beforeRead)
+	for {
+		if err := s.reader.Next(&s.event); err != nil {
+			if err == io.EOF {
+				err = errNoEvent
+			}
+			return err
+		}
+		if s.isEvent() {
+			s.began = true
+			return s.isError()
+		}
+		if len(s.held)+len(s.event.Raw) <= maxHeld {
+			s.held = append(s.held, s.event.Raw...)
+		}
+		if err := s.passHeld(); err != nil {
+			return err
+		}
+	}
+}
+
+// passHeld passes comments on if the handler has given up waiting for the first event.
+func (s *stream) passHeld() error {
+	if !s.passing {
+		select {
+		case s.passing = <-s.verdict: // true: a drop comes only after an error
+		default:
+			return nil
+		}
+	}
+	_, err := s.writer.Write(s.held)
+	s.held = s.held[:0]
+	if err != nil {
+		return &clientError{err}
+	}
+	return s.flush()
+}
+
+func (s *stream) flush() error {
+	if err := s.writer.Flush(); err != nil {
+		return &clientError{err}
+	}
+	return nil
+}
+
+var (
+	errNoEvent    = &pool.Error{Cause: pool.ResponseBroken, Err: errors.New("the stream ended before its first event")}
+	errErrorEvent = &pool.Error{Cause: pool.ErrorEvent, Err: errors.New("the first event is an error")}
+	errPanic      = errors.New("panic in a stream")
+	errTotal      = errors.New("timeouts.stream_total is over")
+)
+
+// isEvent reports whether the block is a first event: comments and pings are not.
+func (s *stream) isEvent() bool { return s.event.HasData() && !bytes.Equal(s.event.Name, ping) }
+
+// isError reports a first event that says that there will be no answer.
+func (s *stream) isError() error {
+	if bytes.Equal(s.event.Name, errorName) {
+		return errErrorEvent
+	}
+	if !bytes.Contains(s.event.Data, errorMember) {
+		return nil
+	}
+	v, err := s.r.json.parser.ParseBytes(s.event.Data)
+	if err != nil {
+		return nil
+	}
+	if e := v.Get("error"); e != nil && e.Type().String() != "null" {
+		return errErrorEvent
+	}
+	return nil
+}
+
+var (
+	ping        = []byte("ping")
+	errorName   = []byte("error")
+	errorMember = []byte(`"error"`)
+)
+
+// beforeRead runs before each read that may wait: what has come leaves, and the next bytes
+// get their time.
+func (s *stream) beforeRead() error {
+	if !s.began {
+		return nil // the first event's deadline is set
+	}
+	if err := s.flush(); err != nil {
+		return err
+	}
+	now := time.Now()
+	wait := s.target.Timeouts.StreamIdle.Std()
+	if s.last {
+		wait = min(wait, drainTime)
+	}
+	deadline := now.Add(wait)
+	if !s.until.IsZero() {
+		if !now.Before(s.until) {
+			return errTotal
+		}
+		deadline = earlier(deadline, s.until)
+	}
+	s.r.exchange.SetReadDeadline(deadline)
+	return nil
+}
+
+// clientError is a failed write: the client has gone, or does not read.
+type clientError struct{ err error }
+
+func (e *clientError) Error() string { return "cannot write to the client: " + e.err.Error() }
+
+// pump passes events on until the stream ends. nil is a clean end.
+func (s *stream) pump() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = s.panicked(v)
+		}
+	}()
+	if _, err := s.writer.Write(s.held); err != nil {
+		return &clientError{err}
+	}
+	for {
+		if err := s.writeEvent(); err != nil {
+			return &clientError{err}
+		}
+		err := s.reader.Next(&s.event)
+		switch {
+		case err == nil:
+		case s.ended && !s.aborted():
+			return nil // whatever follows a terminator, the answer is whole
+		case err == io.EOF && !s.r.route.terminated:
+			return nil
+		case err == io.EOF:
+			return errors.New("the stream ended without a terminator")
+		default:
+			return err
+		}
+	}
+}
+
+func (s *stream) aborted() bool {
+	_, aborted := s.r.exchange.Aborted()
+	return aborted
+}
+
+// writeEvent writes the block, with the gateway's member in the first JSON object.
+func (s *stream) writeEvent() error {
+	e := &s.event
+	if e.HasData() {
+		if !s.ended || !s.last {
+			if ends, last := terminator(e, &s.r.json.parser); ends {
+				s.ended, s.last = true, last
+			}
+		}
+		if at := bytes.IndexByte(e.Data, '{'); !s.annotated && at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {
+			s.annotated = true
+			return s.writeAnnotated(at + 1)
+		}
+	}
+	_, err := s.writer.Write(e.Raw)
+	return err
+}
+
+// writeAnnotated writes the block with the member behind the brace, which ends at behind in
+// the event's data.
+func (s *stream) writeAnnotated(behind int) error {
+	e := &s.event
+	if next := skipSpace(e.Data, behind); next < len(e.Data) && e.Data[next] != '}' {
+		s.member = append(s.member, ',')
+	}
+	at := e.DataAt + behind
+	for _, part := range [...][]byte{e.Raw[:at], s.member, e.Raw[at:]} {
+		if _, err := s.writer.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// breakOff ends a stream that cannot be completed, with an error event where the client can
+// still read one, and never with a terminator.
+func (s *stream) breakOff(err error) {
+	r := s.r
+	a := &r.attempts[len(r.attempts)-1]
+	var gone *clientError
+	cause := streamCause(err, s.began)
+	if errors.As(err, &gone) {
+		// The sweep may have seen it first, and counted it.
+		if !s.aborted() {
+			r.proxy.metrics.CancelledUpstreams.Inc()
+		}
+		return
+	}
+	if cause == pool.ClientLeft {
+		return
+	}
+	switch {
+	case errors.Is(err, errPanic):
+		r.failure = refusal(internal, "", "the gateway failed; the answer is incomplete")
+	case errors.Is(err, errTotal) || !s.until.IsZero() && isTimeout(err) && !time.Now().Before(s.until):
+		r.failure = refusal(upstreamTimeout, "", "the stream took longer than timeouts.stream_total; the answer is incomplete")
+	default:
+		r.failure = r.failed(a, &pool.Error{Cause: cause, Err: err})
+	}
+	r.proxy.metrics.BrokenStreams.Inc()
+	event := r.scratch[:0]
+	if r.dialect() == anthropic {
+		event = append(event, "event: error\n"...)
+	}
+	event = append(event, "data: "...)
+	event = r.appendError(event, r.dialect(), r.failure)
+	event = append(event, "\n\n"...)
+	if _, err := s.writer.Write(event); err == nil {
+		_ = s.writer.Flush()
+	}
+	r.scratch = event
+}
+
+func (s *stream) panicked(v any) error {
+	s.r.proxy.metrics.Panics.Inc()
+	s.r.proxy.log.Error("panic in a stream", "panic", v, "stack", string(debug.Stack()))
+	return errPanic
+}
+
+// finish gives everything back.
+func (s *stream) finish() {
+	s.writer.Stop()
+	s.r.finish()
+	s.release()
+}
+
+func (s *stream) release() {
+	if s.reader.Size() > keepBuffer {
+		s.reader = sse.Reader{}
+	} else {
+		s.reader.Reset(nil, 0, nil)
+	}
+	s.r, s.target, s.event = nil, nil, sse.Event{}
+	s.held, s.member = s.held[:0], s.member[:0]
+	s.annotated, s.ended, s.last, s.began, s.passing, s.until = false, false, false, false, false, time.Time{}
+	select { // not received where the handler did not wait for it
+	case <-s.first:
+	case <-s.w:
+	default:
+	}
+	streams.Put(s)
+}
