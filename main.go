@@ -1,0 +1,61 @@
+// Command sluice is a gateway for LLM APIs. See README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"sluice/config"
+	"sluice/internal/upstreamtest"
+)
+
+const usage = `usage:
+  sluice [-config FILE]            serve
+  sluice check [-config FILE]      say what is wrong with a configuration
+  sluice mock [-listen ADDR] …     serve an OpenAI-like provider for trying things out (-h lists its flags)
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // before the configuration is read for the first time
+	if err := run(ctx, os.Args[1:], os.Stderr, hup, nil); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run is the program. ready, if not nil, is told the addresses it listens on.
+func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
+	command := ""
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		command, args = args[0], args[1:]
+	}
+	if command == "mock" {
+		return upstreamtest.Main(ctx, args, stderr)
+	}
+	flags := flag.NewFlagSet("sluice", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+	path := flags.String("config", "config.yaml", "configuration file")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if (command != "" && command != "check") || flags.NArg() > 0 {
+		return fmt.Errorf("sluice does not know %q\n%s", append([]string{command}, flags.Args()...), usage)
+	}
+	cfg, _, err := config.Load(*path)
+	if err != nil || command == "check" {
+		return err
+	}
+	return serve(ctx, *path, cfg, slog.New(slog.NewJSONHandler(stderr, nil)), hup, ready)
+}
