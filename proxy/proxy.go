@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -168,11 +169,16 @@ func (p *Proxy) end(c *clientConn) {
 	}
 }
 
-// serverLog is where fasthttp logs; what it says of a connection is seldom worth a line.
+// serverLog is where fasthttp logs. Its errors quote what clients sent, credentials
+// included, even with SecureErrorLogMessage; so of a connection's only the kind is kept.
 type serverLog struct{ log *slog.Logger }
 
 func (l serverLog) Printf(format string, args ...any) {
-	l.log.Debug("connection ended", "detail", fmt.Sprintf(format, args...))
+	if strings.Contains(format, "when accepting new connections") {
+		l.log.Error(fmt.Sprintf(format, args...))
+		return
+	}
+	l.log.Debug("server", "message", format)
 }
 
 func isSmallBuffer(err error) bool {

@@ -40,6 +40,15 @@ func newRouter(s *snapshot) *router.Router {
 		requestOf(ctx).refuse(refusal(notFound, "", "there is nothing at this path"))
 	}
 	rt.MethodNotAllowed = func(ctx *fasthttp.RequestCtx) {
+		h := &ctx.Response.Header
+		if string(ctx.Request.URI().PathOriginal()) == "/*" { // the router takes it for the whole server
+			h.Del(fasthttp.HeaderAllow)
+			rt.NotFound(ctx)
+			return
+		}
+		// The router counts OPTIONS in, though it was told not to answer it.
+		allow := strings.ReplaceAll(string(h.Peek(fasthttp.HeaderAllow)), "OPTIONS, ", "")
+		h.Set(fasthttp.HeaderAllow, strings.TrimSuffix(allow, ", OPTIONS"))
 		requestOf(ctx).refuse(refusal(methodNotAllowed, "", "this path does not take that method; the Allow header names those it takes"))
 	}
 	post := func(path string, to *route) {

@@ -194,7 +194,7 @@ func (s *stream) flush() error {
 }
 
 var (
-	errNoEvent    = &pool.Error{Cause: pool.ResponseBroken, Err: errors.New("the stream ended before its first event")}
+	errNoEvent    = &pool.Error{Cause: pool.StreamBroken, Err: errors.New("the stream ended before its first event")}
 	errErrorEvent = &pool.Error{Cause: pool.ErrorEvent, Err: errors.New("the first event is an error")}
 	errPanic      = errors.New("panic in a stream")
 	errTotal      = errors.New("timeouts.stream_total is over")
@@ -299,6 +299,9 @@ func (s *stream) writeEvent() error {
 			if ends, last := terminator(e, &s.r.json.parser); ends {
 				s.ended, s.last = true, last
 			}
+		}
+		if !e.Whole && !s.ended && s.r.route.terminated {
+			return nil // the stream ends here, and is broken: half an event helps nobody
 		}
 		if at := bytes.IndexByte(e.Data, '{'); !s.annotated && at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {
 			s.annotated = true

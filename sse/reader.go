@@ -33,6 +33,8 @@ type Event struct {
 	Data []byte
 	// DataAt is where in Raw the value of the first data field begins, -1 without one.
 	DataAt int
+	// Whole is false for the rest of a stream that ended inside a block.
+	Whole bool
 }
 
 // HasData reports whether a decoder would see the block: it has a data field.
@@ -73,12 +75,14 @@ func (r *Reader) Next(e *Event) error {
 	for {
 		if n := r.scan(); n > 0 {
 			r.parse(e, r.buf[r.begin:n])
+			e.Whole = true
 			return nil
 		}
 		if r.err != nil {
 			if r.err == io.EOF && r.begin < r.end {
 				r.look = r.end
 				r.parse(e, r.buf[r.begin:r.end])
+				e.Whole = string(e.Raw) == "\n" // of the CR LF that ended the block before
 				return nil
 			}
 			return r.err

@@ -34,6 +34,7 @@ type seen struct{ Name, Data string }
 
 // read runs a Reader over the pieces and returns what a decoder sees and all raw bytes.
 func read(t testing.TB, max int, parts ...[]byte) (events []seen, raw []byte, err error) {
+	whole := len(bytes.Join(parts, nil))
 	var r Reader
 	r.Reset(&pieces{left: parts}, max, nil)
 	var e Event
@@ -42,6 +43,9 @@ func read(t testing.TB, max int, parts ...[]byte) (events []seen, raw []byte, er
 			break
 		}
 		raw = append(raw, e.Raw...)
+		if e.Whole != (len(raw) < whole || endsInBlank(e.Raw)) {
+			t.Errorf("%q is whole: %v", e.Raw, e.Whole)
+		}
 		if e.HasData() {
 			events = append(events, seen{string(e.Name), string(e.Data)})
 			if first, _, _ := strings.Cut(string(e.Data), "\n"); !strings.HasPrefix(string(e.Raw[e.DataAt:]), first) {
@@ -53,6 +57,16 @@ func read(t testing.TB, max int, parts ...[]byte) (events []seen, raw []byte, er
 		err = nil
 	}
 	return events, raw, err
+}
+
+// endsInBlank reports whether a block ends as a decoder wants it: a comment with its line,
+// anything else with a blank one.
+func endsInBlank(raw []byte) bool {
+	text := strings.ReplaceAll(strings.ReplaceAll(string(raw), "\r\n", "\n"), "\r", "\n")
+	if text = strings.TrimPrefix(text, "\n"); strings.HasPrefix(text, ":") {
+		return strings.HasSuffix(text, "\n")
+	}
+	return strings.Trim(text, "\n") == "" || strings.HasSuffix(text, "\n\n")
 }
 
 func TestReader(t *testing.T) {

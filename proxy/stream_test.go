@@ -1,0 +1,385 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"sluice/internal/upstreamtest"
+	"sluice/sse"
+)
+
+const (
+	streamHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=9\r\n\r\n"
+	chunkOne   = `data: {"id":"1","choices":[{"delta":{"content":"a"},"finish_reason":null}]}` + "\n\n"
+	chunkTwo   = `data: {"id":"2","choices":[{"delta":{"content":"b"},"finish_reason":null}]}` + "\n\n"
+	chunkStop  = `data: {"id":"3","choices":[{"delta":{},"finish_reason":"stop"}]}` + "\n\n"
+	chunkDone  = "data: [DONE]\n\n"
+	ours       = `"gateway":{"model":"m","upstream":"up","attempts":1}`
+	request1   = `{"model":"m","stream":true}`
+)
+
+// annotatedOne is chunkOne as the client gets it.
+var annotatedOne = strings.Replace(chunkOne, "{", "{"+ours+",", 1)
+
+const brokenEvent = `data: {"error":{"message":"upstream up failed: its stream broke off","type":"upstream_error","param":null,"code":"upstream_stream_broken"}}` + "\n\n"
+
+func TestStream(t *testing.T) {
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		chunks(conn, chunkOne, chunkTwo, chunkStop, chunkDone)
+	})
+	g := start(t, oneModel, up.Address())
+	for range 3 {
+		a := g.post("/v1/chat/completions", request1)
+		if want := annotatedOne + chunkTwo + chunkStop + chunkDone; a.status != 200 || a.body != want || a.err != nil {
+			t.Fatalf("%d %v\ngot  %s\nwant %s", a.status, a.err, a.body, want)
+		}
+		for name, want := range map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no",
+			"X-Sluice-Model": "m", "X-Sluice-Upstream": "up", "X-Sluice-Attempts": "1"} {
+			if got := a.header.Get(name); got != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
+		}
+	}
+	if n := up.Accepted(); n != 1 {
+		t.Errorf("%d connections for three streams in a row", n)
+	}
+}
+
+// TestStreamSplitAnywhere cuts the upstream's bytes, framing included, at every position.
+func TestStreamSplitAnywhere(t *testing.T) {
+	bodies := map[string]string{
+		"lf":       "data: {\"a\":\"é🙂\"}\n\n: c\n\ndata: [DONE]\n\n",
+		"crlf":     "event: x\r\ndata: {\"a\":\"é🙂\"}\r\n\r\ndata: [DONE]\r\n\r\n",
+		"cr":       "data: {\"a\":1}\r\rdata: [DONE]\r\r",
+		"two line": "data: {\ndata: \"a\":1}\n\ndata: [DONE]\n\n",
+		"empty":    "data: {}\n\ndata: [DONE]\n\n",
+		"no end":   "data: {\"a\":1}\n\ndata: [DONE]",
+	}
+	for name, body := range bodies {
+		t.Run(name, func(t *testing.T) {
+			wire := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+			half := len(body) / 2
+			wire += fmt.Sprintf("%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n", half, body[:half], len(body)-half, body[half:])
+			cut := make(chan int, 1)
+			// A write to a pipe returns when it has been read, so the halves arrive apart.
+			g := startPiped(t, oneModel, func(conn net.Conn) {
+				at := <-cut
+				_, _ = io.WriteString(conn, wire[:at])
+				_, _ = io.WriteString(conn, wire[at:])
+			})
+			comma := ","
+			if name == "empty" {
+				comma = ""
+			}
+			want := strings.Replace(body, "{", "{"+ours+comma, 1)
+			for at := 1; at < len(wire); at++ {
+				cut <- at
+				if a := g.post("/v1/chat/completions", request1); a.body != want || a.status != 200 {
+					t.Fatalf("cut at %d: %d\ngot  %q\nwant %q", at, a.status, a.body, want)
+				}
+			}
+		})
+	}
+}
+
+func TestLongEvent(t *testing.T) {
+	long := `data: {"id":"` + strings.Repeat("x", 1<<20) + `"}` + "\n\n"
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { chunks(conn, long, chunkDone) })
+	g := start(t, oneModel, up.Address())
+	a := g.post("/v1/chat/completions", request1)
+	if want := strings.Replace(long, "{", "{"+ours+",", 1) + chunkDone; a.body != want {
+		t.Errorf("%d: %d bytes, want %d", a.status, len(a.body), len(want))
+	}
+	g = start(t, oneModel+"limits: {response: 64KiB}\n", up.Address())
+	errorRow{502, "upstream_error", "", "upstream_error", "broke off"}.check(t, g.post("/v1/chat/completions", request1))
+}
+
+// opened is a stream that a test reads line by line.
+type opened struct {
+	*bufio.Reader
+	close func() error
+}
+
+func (g *gateway) stream(path string) opened {
+	g.t.Helper()
+	resp, err := g.open("POST", path, request1)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != 200 {
+		b, _ := io.ReadAll(resp.Body)
+		g.t.Fatalf("%d %s", resp.StatusCode, b)
+	}
+	return opened{bufio.NewReader(resp.Body), resp.Body.Close}
+}
+
+// expect reads exactly text.
+func (o opened) expect(t *testing.T, text string) {
+	t.Helper()
+	b := make([]byte, len(text))
+	if _, err := io.ReadFull(o, b); err != nil || string(b) != text {
+		t.Fatalf("got  %q, %v\nwant %q", b, err, text)
+	}
+}
+
+func (o opened) expectEnd(t *testing.T) {
+	t.Helper()
+	if rest, err := io.ReadAll(o); err != nil || len(rest) > 0 {
+		t.Fatalf("after the end: %q, %v", rest, err)
+	}
+}
+
+// TestNoEventWaitsForTheNext: each event is with the client before the upstream sends
+// another.
+func TestNoEventWaitsForTheNext(t *testing.T) {
+	next := make(chan string)
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, streamHead)
+		for part := range next {
+			writeChunk(conn, part)
+		}
+		_, _ = io.WriteString(conn, "0\r\n\r\n")
+	})
+	g := startTCP(t, oneModel, up.Address())
+	events := []string{": hello\n", chunkOne, ": ping\n", "event: ping\ndata: {}\n\n", chunkTwo, chunkTwo + chunkTwo, chunkStop, chunkDone}
+	go func() {
+		next <- events[0]
+		next <- events[1] // the head and the comment come with the first event
+	}()
+	s := g.stream("/v1/chat/completions")
+	s.expect(t, events[0]+annotatedOne)
+	for _, e := range events[2:] {
+		next <- e
+		s.expect(t, e)
+	}
+	close(next)
+	s.expectEnd(t)
+}
+
+func TestTerminators(t *testing.T) {
+	tests := []struct {
+		name, path, body string
+		whole            bool
+	}{
+		{"done", "/v1/chat/completions", chunkOne + chunkDone, true},
+		{"finish reason", "/v1/chat/completions", chunkOne + chunkStop, true},
+		{"finish reason with space", "/v1/chat/completions", `data: {"choices":[{"finish_reason" : "length"}]}` + "\n\n", true},
+		{"finish reason then usage", "/v1/chat/completions", chunkStop + `data: {"choices":[],"usage":{}}` + "\n\n", true},
+		{"completions", "/v1/completions", `data: {"choices":[{"text":"x","finish_reason":"stop"}]}` + "\n\n", true},
+		{"null finish reason", "/v1/chat/completions", chunkOne, false},
+		{"finish reason in the text", "/v1/chat/completions", `data: {"choices":[{"delta":{"content":"\"finish_reason\":\"stop\""},"finish_reason":null}]}` + "\n\n", false},
+		{"finish reason as the text", "/v1/chat/completions", `data: {"choices":[{"delta":{"content":"finish_reason"},"finish_reason":null}]}` + "\n\n", false},
+		{"finish reason elsewhere", "/v1/chat/completions", `data: {"x":{"finish_reason":"stop"},"choices":[]}` + "\n\n", false},
+		{"done in the text", "/v1/chat/completions", `data: {"a":"[DONE]"}` + "\n\n", false},
+		{"message_stop", "/v1/messages", "event: message_start\ndata: {\"type\":\"message_start\"}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", true},
+		{"no message_stop", "/v1/messages", "event: message_start\ndata: {\"type\":\"message_start\"}\n\n", false},
+		{"message_stop in the text", "/v1/messages", "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"message_stop\"}}\n\n", false},
+		{"response.completed", "/v1/responses", "data: {\"type\":\"response.completed\"}\n\n", true},
+		{"response.incomplete", "/v1/responses", "data: {\"type\":\"response.incomplete\"}\n\n", true},
+		{"response.failed", "/v1/responses", "data: {\"response\":{},\"type\":\"response.failed\"}\n\n", true},
+		{"response.created", "/v1/responses", "data: {\"type\":\"response.created\"}\n\n", false},
+		{"a path without terminators", "/v1/images/generations", "data: {\"type\":\"image\"}\n\n", true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { chunks(conn, test.body) })
+			g := start(t, oneModel, up.Address())
+			a := g.post(test.path, request1)
+			if broken := strings.Contains(a.body, `"type":"error"`) || strings.Contains(a.body, "upstream_stream_broken"); broken == test.whole || a.err != nil {
+				t.Errorf("%v %s", a.err, a.body)
+			}
+		})
+	}
+}
+
+func TestBrokenStreams(t *testing.T) {
+	cut := func(parts ...string) func(net.Conn, *upstreamtest.Recorded) {
+		return func(conn net.Conn, _ *upstreamtest.Recorded) {
+			_, _ = io.WriteString(conn, streamHead)
+			for _, p := range parts {
+				writeChunk(conn, p)
+			}
+			conn.Close()
+		}
+	}
+	stall := func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, streamHead)
+		writeChunk(conn, chunkOne)
+		_, _ = io.Copy(io.Discard, conn)
+	}
+	tests := []struct {
+		name, path string
+		answer     func(net.Conn, *upstreamtest.Recorded)
+		config     string
+		want       string
+	}{
+		{"closed", "/v1/chat/completions", cut(chunkOne, chunkTwo), "", annotatedOne + chunkTwo + brokenEvent},
+		{"closed inside an event", "/v1/chat/completions", cut(chunkOne, `data: {"id":"2`), "", annotatedOne + brokenEvent},
+		{"ended inside an event", "/v1/chat/completions", func(conn net.Conn, _ *upstreamtest.Recorded) {
+			chunks(conn, chunkOne, `data: {"id":"2"}`)
+			conn.Close()
+		}, "", annotatedOne + brokenEvent},
+		{"stalled", "/v1/chat/completions", stall, "timeouts: {stream_idle: 50ms}\n", annotatedOne + brokenEvent},
+		{"malformed chunks", "/v1/chat/completions", func(conn net.Conn, _ *upstreamtest.Recorded) {
+			_, _ = io.WriteString(conn, streamHead)
+			writeChunk(conn, chunkOne)
+			_, _ = io.WriteString(conn, "zz\r\n")
+			conn.Close()
+		}, "", annotatedOne + brokenEvent},
+		{"closed after the terminator", "/v1/chat/completions", cut(chunkOne, chunkStop), "", annotatedOne + chunkStop},
+		{"too long", "/v1/chat/completions", stall, "timeouts: {stream_total: 50ms}\n", annotatedOne +
+			`data: {"error":{"message":"the stream took longer than timeouts.stream_total; the answer is incomplete","type":"upstream_error","param":null,"code":"upstream_timeout"}}` + "\n\n"},
+		{"Anthropic's", "/v1/messages", cut("event: message_start\ndata: {\"type\":\"message_start\"}\n\n"), "",
+			"event: message_start\ndata: {" + ours + ",\"type\":\"message_start\"}\n\n" +
+				"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"upstream up failed: its stream broke off\"}}\n\n"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			up := upstreamtest.NewRaw(t, test.answer)
+			g := start(t, oneModel+test.config, up.Address())
+			a := g.post(test.path, request1)
+			if a.status != 200 || a.body != test.want {
+				t.Errorf("%d\ngot  %q\nwant %q", a.status, a.body, test.want)
+			}
+			if strings.Contains(a.body, "[DONE]") {
+				t.Error("a cut stream looks complete")
+			}
+			<-up.Closed()
+		})
+	}
+}
+
+// TestNothingIsCommittedBeforeTheFirstEvent: a failure up to there is an HTTP error.
+func TestNothingIsCommittedBeforeTheFirstEvent(t *testing.T) {
+	write := func(text string) func(net.Conn, *upstreamtest.Recorded) {
+		return func(conn net.Conn, _ *upstreamtest.Recorded) {
+			_, _ = io.WriteString(conn, text)
+			conn.Close()
+		}
+	}
+	hang := func(text string) func(net.Conn, *upstreamtest.Recorded) {
+		return func(conn net.Conn, _ *upstreamtest.Recorded) {
+			_, _ = io.WriteString(conn, text)
+			_, _ = io.Copy(io.Discard, conn)
+		}
+	}
+	comment := "7\r\n: hello\r\n1\r\n\n\r\n"
+	bad := func(says string) errorRow { return errorRow{502, "upstream_error", "", "upstream_error", says} }
+	late := errorRow{504, "upstream_error", "", "upstream_timeout", "no answer in time"}
+	tests := []struct {
+		name   string
+		answer func(net.Conn, *upstreamtest.Recorded)
+		want   errorRow
+	}{
+		{"closed at once", write(streamHead), bad("broke off")},
+		{"ended at once", write(streamHead + "0\r\n\r\n"), bad("broke off")},
+		{"ended after a comment", write(streamHead + comment + "0\r\n\r\n"), bad("broke off")},
+		{"silence", hang(streamHead), late},
+		{"comments alone", hang(streamHead + comment), late},
+		{"no head", hang(""), late},
+		{"an error event", func(conn net.Conn, _ *upstreamtest.Recorded) {
+			chunks(conn, `data: {"error":{"message":"theirs"}}`+"\n\n")
+		}, bad("began with an error")},
+		{"Anthropic's error event", func(conn net.Conn, _ *upstreamtest.Recorded) {
+			chunks(conn, "event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n")
+		}, bad("began with an error")},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			up := upstreamtest.NewRaw(t, test.answer)
+			g := start(t, oneModel+"timeouts: {first_byte: 100ms}\n", up.Address())
+			test.want.check(t, g.post("/v1/chat/completions", request1))
+		})
+	}
+	t.Run("an event that has an error of null", func(t *testing.T) {
+		body := `data: {"error":null,"choices":[]}` + "\n\n"
+		up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { chunks(conn, body, chunkDone) })
+		g := start(t, oneModel, up.Address())
+		if a := g.post("/v1/chat/completions", request1); a.status != 200 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	})
+}
+
+// TestKeepAliveBeforeTheFirstEvent: after stream_keepalive of silence the head and comments
+// go out, and a failure after that is an error event.
+func TestKeepAliveBeforeTheFirstEvent(t *testing.T) {
+	next := make(chan string)
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, streamHead)
+		for part := range next {
+			if part == "close" {
+				conn.Close()
+				return
+			}
+			writeChunk(conn, part)
+		}
+	})
+	g := startTCP(t, oneModel+"timeouts: {stream_keepalive: 30ms, first_byte: 5s}\n", up.Address())
+	s := g.stream("/v1/chat/completions")
+	s.expect(t, sse.KeepAlive+sse.KeepAlive)
+	next <- ": theirs\n"
+	for line := ""; line != ": theirs\n"; {
+		var err error
+		if line, err = s.ReadString('\n'); err != nil || (line != ": theirs\n" && line != sse.KeepAlive) {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	next <- chunkOne
+	line := sse.KeepAlive
+	for line == sse.KeepAlive {
+		line, _ = s.ReadString('\n')
+	}
+	if line+"\n" != annotatedOne {
+		t.Errorf("got %q", line)
+	}
+	next <- "close"
+	rest, err := io.ReadAll(s)
+	if got := strings.ReplaceAll(string(rest), sse.KeepAlive, ""); err != nil || got != "\n"+brokenEvent {
+		t.Errorf("got %q, %v", got, err)
+	}
+
+	s = g.stream("/v1/chat/completions")
+	s.expect(t, sse.KeepAlive)
+	next <- "close"
+	rest, err = io.ReadAll(s)
+	if got := strings.ReplaceAll(string(rest), sse.KeepAlive, ""); err != nil || got != brokenEvent {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestAnswerDecidesWhetherItIsAStream, not the request.
+func TestAnswerDecidesWhetherItIsAStream(t *testing.T) {
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, r *upstreamtest.Recorded) {
+		if strings.Contains(string(r.Body), "stream") {
+			_, _ = io.WriteString(conn, okReply)
+		} else {
+			chunks(conn, chunkOne, chunkDone)
+		}
+	})
+	g := start(t, oneModel, up.Address())
+	if a := g.post("/v1/chat/completions", request1); a.body != okAnnotated {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.post("/v1/chat/completions", `{"model":"m"}`); a.body != annotatedOne+chunkDone {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestPanicInAStream(t *testing.T) {
+	s := streams.Get().(*stream)
+	g := start(t, oneModel, "127.0.0.1:1")
+	s.r = &request{proxy: g.p}
+	if err := s.panicked("x"); err != errPanic || !strings.Contains(g.log.String(), "TestPanicInAStream") {
+		t.Errorf("%v %s", err, g.log)
+	}
+	// Reading without a snapshot dereferences nil.
+	if err := s.readFirst(); err != errPanic {
+		t.Errorf("a panic while waiting for the first event became %v", err)
+	}
+}
