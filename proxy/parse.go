@@ -186,80 +186,99 @@ func (r *request) text(value []byte) ([]byte, bool) {
 
 // readGateway reads our extension field.
 func (r *request) readGateway(value []byte) *failure {
-	bad := func(field, format string, args ...any) *failure {
-		param := "gateway"
-		if field != "" {
-			param += "." + field
-		}
-		return refusal(invalidGatewayField, param, "%s %s", param, fmt.Sprintf(format, args...))
-	}
 	v, err := r.json.parser.ParseBytes(value)
 	if err != nil {
-		return bad("", "cannot be read")
+		return badField("", "cannot be read")
 	}
 	object, err := v.Object()
 	if err != nil {
-		return bad("", "must be an object")
+		return badField("", "must be an object")
 	}
-	var fail *failure
-	seen := 0
-	object.Visit(func(key []byte, v *fastjson.Value) {
-		if fail != nil {
-			return
+	f, known := &r.fields, 0
+	if v := object.Get("models"); v != nil {
+		known++
+		if fail := f.readSequence(v); fail != nil {
+			return fail
 		}
-		field, bit := string(key), 0
-		switch field {
-		case "models":
-			bit, fail = 1, r.readSequence(v, bad)
-		case "max_retries":
-			bit = 2
-			n, err := v.Int()
-			if err != nil || n < 0 {
-				fail = bad(field, "must be a whole number, 0 or more")
-			}
-			r.fields.maxRetries = n
-		case "timeout":
-			bit = 4
-			r.fields.timeout, fail = readDuration(v, field, bad)
-		case "first_byte_timeout":
-			bit = 8
-			r.fields.firstByteTimeout, fail = readDuration(v, field, bad)
-		default:
-			fail = bad(field, "is not known; known are models, max_retries, timeout and first_byte_timeout")
-		}
-		if fail == nil && seen&bit != 0 {
-			fail = bad(field, "is there twice")
-		}
-		seen |= bit
-	})
-	return fail
-}
-
-type badField func(field, format string, args ...any) *failure
-
-func (r *request) readSequence(v *fastjson.Value, bad badField) *failure {
-	items, err := v.Array()
-	if err != nil || len(items) < 1 || len(items) > maxSequence {
-		return bad("models", "must be a list of 1 to %d model names", maxSequence)
 	}
-	r.fields.models = r.fields.models[:0]
-	for i, item := range items {
-		model, err := item.StringBytes()
-		if err != nil || len(model) == 0 {
-			return bad(fmt.Sprintf("models[%d]", i), "must be a model's name")
+	if v := object.Get("max_retries"); v != nil {
+		known++
+		n, err := v.Int()
+		if err != nil || n < 0 {
+			return badField("max_retries", "must be a whole number, 0 or more")
 		}
-		r.fields.models = append(r.fields.models, string(model))
+		f.maxRetries = n
+	}
+	for _, d := range [...]struct {
+		name string
+		into *time.Duration
+	}{{"timeout", &f.timeout}, {"first_byte_timeout", &f.firstByteTimeout}} {
+		v := object.Get(d.name)
+		if v == nil {
+			continue
+		}
+		known++
+		text, err := v.StringBytes()
+		if *d.into, err = parseDuration(text, err); err != nil || *d.into <= 0 {
+			return badField(d.name, `must be a duration above zero such as "30s"`)
+		}
+	}
+	if object.Len() != known {
+		return unknownField(object)
 	}
 	return nil
 }
 
-func readDuration(v *fastjson.Value, field string, bad badField) (time.Duration, *failure) {
-	text, err := v.StringBytes()
-	d, derr := time.ParseDuration(string(text))
-	if err != nil || derr != nil || d <= 0 {
-		return 0, bad(field, `must be a duration above zero such as "30s"`)
+func parseDuration(text []byte, err error) (time.Duration, error) {
+	if err != nil {
+		return 0, err
 	}
-	return d, nil
+	return time.ParseDuration(borrowString(text)) // its error, which quotes it, is dropped
+}
+
+// badField refuses a field of the gateway object, or the object itself.
+func badField(field, format string, args ...any) *failure {
+	param := "gateway"
+	if field != "" {
+		param += "." + field
+	}
+	return refusal(invalidGatewayField, param, "%s %s", param, fmt.Sprintf(format, args...))
+}
+
+// unknownField says which field of the gateway object should not be there.
+func unknownField(object *fastjson.Object) (fail *failure) {
+	seen := map[string]bool{}
+	object.Visit(func(key []byte, _ *fastjson.Value) {
+		field := string(key)
+		switch field {
+		case "models", "max_retries", "timeout", "first_byte_timeout":
+			if seen[field] && fail == nil {
+				fail = badField(field, "is there twice")
+			}
+		default:
+			if fail == nil {
+				fail = badField(field, "is not known; known are models, max_retries, timeout and first_byte_timeout")
+			}
+		}
+		seen[field] = true
+	})
+	return fail
+}
+
+func (f *fields) readSequence(v *fastjson.Value) *failure {
+	items, err := v.Array()
+	if err != nil || len(items) < 1 || len(items) > maxSequence {
+		return badField("models", "must be a list of 1 to %d model names", maxSequence)
+	}
+	f.models = f.models[:0]
+	for i, item := range items {
+		model, err := item.StringBytes()
+		if err != nil || len(model) == 0 {
+			return badField(fmt.Sprintf("models[%d]", i), "must be a model's name")
+		}
+		f.models = append(f.models, string(model))
+	}
+	return nil
 }
 
 // findModels looks the models of the sequence up and holds them against the key's list,

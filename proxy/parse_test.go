@@ -1,0 +1,209 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice/pool"
+)
+
+// prepared is a request that has been read, and its target.
+func prepared(t testing.TB, g *gateway, body string) (*request, *pool.Target) {
+	t.Helper()
+	ctx := new(fasthttp.RequestCtx)
+	h := &ctx.Request.Header
+	h.SetMethod("POST")
+	h.SetRequestURI("/v1/chat/completions?a=b")
+	h.SetHost("gateway.test")
+	h.SetContentType("application/json")
+	h.SetUserAgent("sdk/1.2.3")
+	h.Set("Authorization", "Bearer "+g.secret)
+	h.Set("Accept", "application/json")
+	h.Set("Accept-Encoding", "gzip, deflate")
+	h.Set("X-Stainless-Lang", "python")
+	h.Set("X-Stainless-Package-Version", "1.2.3")
+	r := acquireRequest()
+	r.proxy, r.ctx, r.snapshot, r.route, r.began = g.p, ctx, g.p.snapshot.Load(), &builtin[0], time.Now()
+	r.id = append(r.id[:0], "req_0123456789abcdef"...)
+	r.body = append(r.body[:0], body...)
+	return r, r.snapshot.set.Models["m"].Targets[0]
+}
+
+const chatBody = `{"model":"m","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":"Say \"hi\" to the \u00e9lite."}],"temperature":0.7,"max_tokens":256,"stream":false,"gateway":{"timeout":"30s","max_retries":1}}`
+
+// TestNothingIsAllocatedOnTheWayUpstream: neither parsing, nor finding the key and the
+// window's answer, nor building and writing the upstream request allocate.
+func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
+	g := start(t, oneModel, "127.0.0.1:1")
+	for name, body := range map[string]string{"small": chatBody, "10 KB": strings.Replace(chatBody, "hi", strings.Repeat("word ", 2000), 1)} {
+		r, target := prepared(t, g, body)
+		w := bufio.NewWriterSize(io.Discard, 16<<10)
+		x := pool.Acquire()
+		r.exchange = x
+		once := func() {
+			if f := r.authenticate(); f != nil {
+				t.Fatal(f.message)
+			}
+			if f := r.admit(); f != nil {
+				t.Fatal(f.message)
+			}
+			r.fields = fields{models: r.fields.models[:0]}
+			if f := r.readFields(); f != nil {
+				t.Fatal(f.message)
+			}
+			r.models = r.models[:0]
+			if f := r.findModels(); f != nil {
+				t.Fatal(f.message)
+			}
+			r.upstream = r.rewrite(r.upstream[:0], target)
+			r.writeHead(target)
+			x.Request.SetBodyRaw(r.upstream)
+			if err := x.Request.Write(w); err != nil {
+				t.Fatal(err)
+			}
+			x.Request.Reset()
+		}
+		once()
+		// Under the race detector sync.Pool drops things on purpose; nothing pooled is
+		// taken in here.
+		if n := testing.AllocsPerRun(200, once); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+		r.exchange = nil
+		pool.Release(x)
+		r.releaseStruct()
+	}
+}
+
+// FuzzRewrite holds reading and rewriting a body against encoding/json: both refuse or
+// neither does, and what goes upstream says the same but for the model.
+func FuzzRewrite(f *testing.F) {
+	for _, body := range []string{chatBody, `{"model":"m"}`, `{"gateway":{"models":["m"]},"a":[1,2,{"model":"x"}]}`, `{"a":01,"model":"m"}`,
+		`{"mod\u0065l":"m","k\u0001\"":1e400,"s":"\ud800"}`, `{"model":"m","model_id":"m","stream":true}`, "{\"model\":\"m\",\"x\":\"\xff\"}", `{"model":"m","a":{"a":1,"a":2}}`,
+		` { "model" : "m" , "gateway" : { } } `, `{"model":"m","":"","a":-0.0e+10}`, `{"model":"m","a":[[[[]]]],"b":nul}`} {
+		f.Add([]byte(body))
+	}
+	g := start(f, oneModel, "127.0.0.1:1")
+	secret := g.keys.Lookup([]byte(g.secret))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, target := prepared(t, g, string(body))
+		defer r.releaseStruct()
+		r.key = secret
+		fail := r.readFields()
+		var want map[string]json.RawMessage
+		err := json.Unmarshal(body, &want)
+		valid := err == nil && want != nil
+		if nested := bytes.Count(body, []byte("[")) + bytes.Count(body, []byte("{")); valid && nested > maxNesting {
+			return // the oracle allows more
+		}
+		if refused := fail != nil && fail.kind == invalidJSON; refused == valid {
+			t.Fatalf("refused %v (%+v), encoding/json: %v", refused, fail, err)
+		}
+		if fail == nil {
+			fail = r.findModels()
+		}
+		if fail != nil {
+			return
+		}
+		out := r.rewrite(nil, target)
+		var got map[string]json.RawMessage
+		if err := json.Unmarshal(out, &got); err != nil {
+			t.Fatalf("%q became %q: %v", body, out, err)
+		}
+		_, named := want["model"]
+		_, namedID := want["model_id"]
+		delete(want, "gateway")
+		if named || !namedID {
+			want["model"] = json.RawMessage(`"up-m"`)
+		}
+		if namedID {
+			want["model_id"] = json.RawMessage(`"up-m"`)
+		}
+		for name, value := range want {
+			if !bytes.Equal(bytes.TrimSpace(value), bytes.TrimSpace(got[name])) {
+				t.Errorf("%q: %q became %q", name, value, got[name])
+			}
+		}
+		if len(got) != len(want) || !reflect.DeepEqual(memberNames(out), memberNamesWithout(body)) && named {
+			t.Errorf("members of %q became those of %q", body, out)
+		}
+	})
+}
+
+// memberNames are an object's names in order, repeated ones among them.
+func memberNames(object []byte) (names []string) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	_, _ = d.Token()
+	for d.More() {
+		name, _ := d.Token()
+		text, _ := name.(string)
+		names = append(names, text)
+		var skip json.RawMessage
+		if d.Decode(&skip) != nil {
+			return nil
+		}
+	}
+	return names
+}
+
+func memberNamesWithout(object []byte) (names []string) {
+	for _, n := range memberNames(object) {
+		if n != "gateway" {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// FuzzPath: a path that is let through has, decoded as often as one likes, no segment that
+// leads elsewhere.
+func FuzzPath(f *testing.F) {
+	for _, p := range []string{"/v1/models", "/v1/%2e%2e/x", "/a//b", "/a%2fb", "/%", "/..", "/.well-known/x", "/v1/models/a.b"} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		if !cleanPath([]byte(path)) {
+			return
+		}
+		if strings.Contains(path, "//") || strings.ContainsAny(path, "\\\x00\r\n") {
+			t.Fatalf("%q", path)
+		}
+		for segment := range strings.SplitSeq(path, "/") {
+			if lower := strings.ReplaceAll(strings.ToLower(segment), "%2e", "."); lower == "." || lower == ".." {
+				t.Fatalf("%q", path)
+			}
+		}
+	})
+}
+
+func BenchmarkParseAndRewrite(b *testing.B) {
+	g := start(b, oneModel, "127.0.0.1:1")
+	text := strings.Repeat("It was the best of times, it was the worst of times. ", 20)
+	for name, body := range map[string]string{
+		"300B": chatBody,
+		"10KB": strings.Replace(chatBody, "hi", text[:1000]+strings.Repeat(text[:900], 10), 1),
+		"1MB":  strings.Replace(chatBody, "hi", strings.Repeat(text, 1000), 1),
+	} {
+		b.Run(name, func(b *testing.B) {
+			r, target := prepared(b, g, body)
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r.fields = fields{models: r.fields.models[:0]}
+				if f := r.readFields(); f != nil {
+					b.Fatal(f.message)
+				}
+				r.upstream = r.rewrite(r.upstream[:0], target)
+			}
+			r.releaseStruct()
+		})
+	}
+}
