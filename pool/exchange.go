@@ -196,17 +196,18 @@ func (x *Exchange) SetReadDeadline(t time.Time) { _ = x.link.Conn().SetReadDeadl
 
 // Abort ends x from another goroutine: what waits for the upstream returns an error with
 // cause, and the upstream sees its connection closed. It may be called at any time between
-// Acquire and Release; the first cause stays.
-func (x *Exchange) Abort(c Cause) {
+// Acquire and Release; the first cause stays, and true is returned for it alone.
+func (x *Exchange) Abort(c Cause) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.aborted {
-		return
+		return false
 	}
 	x.aborted, x.cause = true, c
 	if x.live != nil {
-		x.live.Conn().Close()
+		_ = rawConn(x.live.Conn()).Close() // TLS's own Close would wait to say goodbye
 	}
+	return true
 }
 
 // Aborted is the cause that Abort was called with.

@@ -10,10 +10,7 @@ import (
 // reset it. It asks the kernel without reading a byte, so it may be called while others
 // read and write. A connection that is no socket is never gone.
 func Gone(conn net.Conn) bool {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	s, ok := conn.(syscall.Conn)
+	s, ok := rawConn(conn).(syscall.Conn)
 	if !ok {
 		return false
 	}
@@ -26,4 +23,12 @@ func Gone(conn net.Conn) bool {
 		return true // closed on this side
 	}
 	return gone
+}
+
+// rawConn is what a TLS connection runs over, or conn itself.
+func rawConn(conn net.Conn) net.Conn {
+	if t, ok := conn.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return conn
 }

@@ -73,6 +73,11 @@ func (c *clientConn) Close() error {
 		return net.ErrClosed
 	}
 	c.all.remove(c)
+	// A stream may still wait for its upstream: the server closes a connection that it
+	// cannot write to without asking it.
+	if c.abort(pool.ClientLeft) {
+		c.all.left()
+	}
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger && half.CloseWrite() == nil {
 		c.discard()
 	}
@@ -111,13 +116,12 @@ func (c *clientConn) release() {
 	c.mu.Unlock()
 }
 
-// abort ends what the connection waits for.
-func (c *clientConn) abort(cause pool.Cause) {
+// abort ends what the connection waits for. False if there is nothing, or it was ended
+// before.
+func (c *clientConn) abort(cause pool.Cause) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.waiting != nil {
-		c.waiting.Abort(cause)
-	}
+	return c.waiting != nil && c.waiting.Abort(cause)
 }
 
 // check aborts what a client waits for that has left. A request that began after the
@@ -125,14 +129,7 @@ func (c *clientConn) abort(cause pool.Cause) {
 func (c *clientConn) check(sweep uint64) (left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.waiting == nil || c.since >= sweep || !pool.Gone(c.Conn) {
-		return false
-	}
-	if _, already := c.waiting.Aborted(); already {
-		return false
-	}
-	c.waiting.Abort(pool.ClientLeft)
-	return true
+	return c.waiting != nil && c.since < sweep && pool.Gone(c.Conn) && c.waiting.Abort(pool.ClientLeft)
 }
 
 // conns are a listener's connections. fasthttp does not tell a handler that its client

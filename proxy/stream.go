@@ -336,8 +336,7 @@ func (s *stream) breakOff(err error) {
 	var gone *clientError
 	cause := streamCause(err, s.began)
 	if errors.As(err, &gone) {
-		// The sweep may have seen it first, and counted it.
-		if !s.aborted() {
+		if r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
 			r.proxy.metrics.CancelledUpstreams.Inc()
 		}
 		return

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// floors is who may import whom among this module's packages: each row its reason. The
+// standard library and third parties are free to all.
+var floors = map[string]struct {
+	may []string
+	why string
+}{
+	"sluice":                       {[]string{"admin", "config", "internal/upstreamtest", "keys", "metrics", "pool", "proxy"}, "main wires everything; the provider is its command mock"},
+	"sluice/admin":                 {[]string{"config", "keys", "metrics", "pool", "proxy"}, "shows and changes what the others hold; nothing depends on being administered"},
+	"sluice/proxy":                 {[]string{"config", "keys", "limiter", "metrics", "pool", "sse"}, "a request goes through all of these; none of them knows of requests"},
+	"sluice/pool":                  {[]string{"config", "metrics"}, "knows upstreams, not who asks for them or why"},
+	"sluice/keys":                  {[]string{"limiter"}, "a key carries its windows; it knows neither HTTP nor models"},
+	"sluice/config":                {nil, "what the file says, for everybody above"},
+	"sluice/limiter":               {nil, "counts; knows no key, no request, no clock"},
+	"sluice/sse":                   {nil, "bytes in, bytes out; knows no JSON and no provider"},
+	"sluice/metrics":               {nil, "declares series; what they mean is where they are counted"},
+	"sluice/internal/upstreamtest": {nil, "stands outside the house, as a provider does"},
+}
+
+// testFloors are imports that tests may have beyond their package's.
+var testFloors = []string{"internal/upstreamtest"}
+
+func TestImportsPointDown(t *testing.T) {
+	seen := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(path) != ".go" {
+			return nil
+		}
+		pkg := strings.TrimSuffix("sluice/"+filepath.ToSlash(filepath.Dir(path)), "/.")
+		seen[pkg] = true
+		row, known := floors[pkg]
+		if !known {
+			t.Errorf("%s has no floor; give it a row with its reason", pkg)
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		may := row.may
+		if strings.HasSuffix(path, "_test.go") {
+			may = slices.Concat(may, testFloors)
+		}
+		for _, spec := range file.Imports {
+			name, _ := strconv.Unquote(spec.Path.Value)
+			if to, ours := strings.CutPrefix(name, "sluice/"); ours && !slices.Contains(may, to) {
+				t.Errorf("%s imports %s, but %s", path, name, row.why)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range floors {
+		if !seen[pkg] {
+			t.Errorf("%s has a floor but no files", pkg)
+		}
+	}
+}

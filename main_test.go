@@ -1,0 +1,401 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/internal/upstreamtest"
+)
+
+// programEnv makes the test binary be the program, so that a test can kill a process.
+const programEnv = "SLUICE_TEST_IS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programEnv) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"))
+}
+
+const adminToken = "0123456789abcdef"
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// node is a running program.
+type node struct {
+	t           testing.TB
+	data, admin string // base URLs
+	log         *syncBuffer
+	hup         chan os.Signal
+	path        string        // of its configuration
+	stop        func()        // as SIGTERM
+	done        chan struct{} // closed when it has ended
+	err         error         // with which, after done
+}
+
+// settings is a configuration file in dir, for a provider at base.
+func settings(dir, base, more string) string {
+	return fmt.Sprintf(`
+listen: 127.0.0.1:0
+admin: {listen: 127.0.0.1:0, token: %s}
+keys: {store: %s}
+upstreams: {up: {base_url: "%s"}}
+models: {demo: {targets: [{upstream: up, model: demo-model}]}}
+%s
+`, adminToken, filepath.Join(dir, "keys.db"), base, more)
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// provider serves p until the test ends and returns its base URL.
+func provider(t testing.TB, p *upstreamtest.Provider) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return "http://" + ln.Addr().String() + "/v1"
+}
+
+// begin runs the program in this process.
+func begin(t testing.TB, base, more string) *node {
+	t.Helper()
+	dir := t.TempDir()
+	n := &node{t: t, log: &syncBuffer{}, hup: make(chan os.Signal, 1), path: filepath.Join(dir, "config.yaml"), done: make(chan struct{})}
+	write(t, n.path, settings(dir, base, more))
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	ready := make(chan struct{})
+	go func() {
+		defer close(n.done)
+		n.err = run(ctx, []string{"-config", n.path}, n.log, n.hup, func(data, admin net.Addr) {
+			n.data, n.admin = "http://"+data.String(), "http://"+admin.String()
+			close(ready)
+		})
+	}()
+	select {
+	case <-ready:
+	case <-n.done:
+		t.Fatalf("it did not start: %v\n%s", n.err, n.log)
+	}
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		cancel()
+		<-n.done
+	})
+	return n
+}
+
+func (n *node) call(method, url, auth, body string) (int, string) {
+	n.t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+auth)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func (n *node) key(body string) string {
+	n.t.Helper()
+	status, text := n.call("POST", n.admin+"/api/keys", adminToken, body)
+	var made struct{ Key string }
+	if err := json.Unmarshal([]byte(text), &made); err != nil || status != 201 {
+		n.t.Fatalf("%d %s %v", status, text, err)
+	}
+	return made.Key
+}
+
+func TestFromConfigurationToAnswer(t *testing.T) {
+	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 5}), "access_log: true")
+	key := n.key(`{"name":"x"}`)
+	status, body := n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"demo","messages":[]}`)
+	if status != 200 || !strings.HasPrefix(body, `{"gateway":{"model":"demo","upstream":"up","attempts":1},`) || !strings.Contains(body, `"model":"demo-model"`) {
+		t.Errorf("%d %s", status, body)
+	}
+	status, body = n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"demo","stream":true,"messages":[]}`)
+	if status != 200 || strings.Count(body, "data: ") != 8 || !strings.HasSuffix(body, "data: [DONE]\n\n") {
+		t.Errorf("%d %s", status, body)
+	}
+	status, body = n.call("POST", n.data+"/v1/messages", key, `{"model":"demo","stream":true,"messages":[]}`)
+	if status != 200 || !strings.HasSuffix(body, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n") {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, body = n.call("GET", n.admin+"/metrics", adminToken, ""); !strings.Contains(body, `sluice_requests_total{class="2xx",model="demo",upstream="up"} 3`) {
+		t.Errorf("%d %s", status, body)
+	}
+	n.stop()
+	<-n.done
+	if n.err != nil {
+		t.Error(n.err)
+	}
+	log := n.log.String()
+	if strings.Count(log, `"msg":"request"`) != 3 || !strings.Contains(log, `"path":"/messages"`) || !strings.Contains(log, `"trail":"demo@up;200;`) {
+		t.Errorf("access log: %s", log)
+	}
+	if strings.Contains(log, key) || strings.Contains(log, adminToken) {
+		t.Errorf("a secret is in the log: %s", log)
+	}
+	for line := range strings.Lines(log) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not a JSON line: %s", line)
+		}
+	}
+}
+
+// TestDrain: what runs ends, readiness is taken back at once, nobody new comes in.
+func TestDrain(t *testing.T) {
+	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 20, ChunkDelay: 20 * time.Millisecond}), "")
+	key := n.key(`{"name":"x"}`)
+	req, _ := http.NewRequest("POST", n.data+"/v1/chat/completions", strings.NewReader(`{"model":"demo","stream":true,"messages":[]}`))
+	req.Header.Set("Authorization", "Bearer "+key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	stream := bufio.NewReader(resp.Body)
+	if line, err := stream.ReadString('\n'); err != nil || !strings.HasPrefix(line, "data: ") {
+		t.Fatal(line, err)
+	}
+	n.stop()
+	for status := 200; status != 503; { // the admin port answers while the data port drains
+		status, _ = n.call("GET", n.admin+"/readyz", adminToken, "")
+	}
+	rest, err := io.ReadAll(stream)
+	if err != nil || !bytes.HasSuffix(rest, []byte("data: [DONE]\n\n")) {
+		t.Errorf("the stream was cut: %v %.100q", err, rest)
+	}
+	<-n.done
+	if n.err != nil {
+		t.Error(n.err)
+	}
+	if conn, err := net.Dial("tcp", strings.TrimPrefix(n.data, "http://")); err == nil {
+		conn.Close()
+		t.Error("it still listens")
+	}
+}
+
+func TestReloadBySignalAndByFile(t *testing.T) {
+	base := provider(t, &upstreamtest.Provider{Chunks: 1})
+	n := begin(t, base, "")
+	key := n.key(`{"name":"x"}`)
+	dir := filepath.Dir(n.path)
+	models := func() string { _, body := n.call("GET", n.data+"/v1/models", key, ""); return body }
+	waitFor := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !is(); {
+			if time.Now().After(deadline) {
+				t.Fatalf("not in time: %s\n%s", what, n.log)
+			}
+		}
+	}
+	write(t, n.path, strings.Replace(settings(dir, base, ""), "models: {", "models: {second: {targets: [{upstream: up}]}, ", 1))
+	waitFor("the file is followed", func() bool { return strings.Contains(models(), "second") })
+	generation := func() string { _, body := n.call("GET", n.admin+"/metrics", adminToken, ""); return body }
+	n.hup <- syscall.SIGHUP
+	waitFor("SIGHUP is followed", func() bool { return strings.Contains(generation(), "sluice_config_generation 3") })
+	write(t, n.path, "models: {}")
+	waitFor("a bad file is told", func() bool { return strings.Contains(generation(), "sluice_config_last_reload_successful 0") })
+	if status, _ := n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"second"}`); status != 200 {
+		t.Errorf("after a bad file: %d", status)
+	}
+}
+
+// TestKilledAfterTheAnswer: a key whose 201 was read is there after kill -9.
+func TestKilledAfterTheAnswer(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	write(t, path, settings(dir, "http://127.0.0.1:1/v1", ""))
+	for round := range 3 {
+		cmd, admin := process(t, path)
+		n := &node{t: t, admin: admin}
+		n.key(fmt.Sprintf(`{"name":"round %d"}`, round))
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+	}
+	_, admin := process(t, path)
+	n := &node{t: t, admin: admin}
+	if _, body := n.call("GET", admin+"/api/keys", adminToken, ""); strings.Count(body, `"id":"key_`) != 3 {
+		t.Errorf("%s", body)
+	}
+	// And a second process on the same file is told so.
+	second := exec.Command(os.Args[0], "-config", path)
+	second.Env = append(os.Environ(), programEnv+"=1")
+	if out, err := second.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("in use by another process")) {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// process starts the program as a process of its own, ended with the test, and returns the
+// base URL of its admin port.
+func process(t *testing.T, path string) (*exec.Cmd, string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-config", path)
+	cmd.Env = append(os.Environ(), programEnv+"=1")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	var line struct{ Msg, Admin string }
+	for lines := bufio.NewScanner(stderr); line.Msg != "sluice serves"; {
+		if !lines.Scan() {
+			t.Fatal("it ended before it served")
+		}
+		_ = json.Unmarshal(lines.Bytes(), &line)
+	}
+	return cmd, "http://" + line.Admin
+}
+
+// TestSignals: SIGTERM ends the process with 0; a second one ends it at once.
+func TestSignals(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	hang := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { _, _ = io.Copy(io.Discard, conn); conn.Close() })
+	write(t, path, settings(dir, "http://"+hang.Address(), ""))
+	cmd, _ := process(t, path)
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+
+	write(t, path, strings.Replace(settings(dir, "http://"+hang.Address(), ""), "listen: 127.0.0.1:0", "listen: "+freePort(t), 1))
+	cmd, admin := process(t, path)
+	n := &node{t: t, admin: admin}
+	key := n.key(`{"name":"x"}`)
+	_, body := n.call("GET", admin+"/api/config", adminToken, "")
+	var status struct{ Config struct{ Listen string } }
+	if err := json.Unmarshal([]byte(body), &status); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", status.Config.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 16\r\n\r\n{\"model\":\"demo\"}", key)
+	for len(hang.Requests()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	for code := 200; code != 503; {
+		code, _ = n.call("GET", admin+"/readyz", "", "")
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err == nil {
+		t.Error("a second SIGTERM let it end in peace")
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func TestCommands(t *testing.T) {
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "bad.yaml")
+	write(t, good, settings(dir, "http://127.0.0.1:1/v1", ""))
+	write(t, bad, "lissten: x\n")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	occupied := filepath.Join(dir, "occupied.yaml")
+	write(t, occupied, strings.Replace(settings(dir, "http://127.0.0.1:1/v1", ""), "listen: 127.0.0.1:0", "listen: "+taken.Addr().String(), 1))
+	for _, test := range []struct {
+		args []string
+		want string // part of the error; "" for none
+	}{
+		{[]string{"check", "-config", good}, ""},
+		{[]string{"check", "-config", bad}, bad + ":1:1: lissten: unknown field"},
+		{[]string{"check", "-config", filepath.Join(dir, "none.yaml")}, "cannot read config"},
+		{[]string{"-config", bad}, "admin.token: is needed"},
+		{[]string{"-config", occupied}, "cannot listen: "},
+		{[]string{"chek"}, `does not know ["chek"]`},
+		{[]string{"check", "extra"}, "extra"},
+		{[]string{"-nope"}, "flag provided but not defined"},
+		{[]string{"mock", "-chunks", "0"}, "-chunks must be at least 1"},
+		{[]string{"mock", "extra"}, "takes no arguments"},
+		{[]string{"mock", "-listen", taken.Addr().String()}, "cannot listen"},
+	} {
+		var out syncBuffer
+		err := run(context.Background(), test.args, &out, nil, nil)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: %v", test.args, err)
+		}
+	}
+}
