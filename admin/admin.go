@@ -30,7 +30,6 @@ type Admin struct {
 	keys   *keys.Store
 	proxy  *proxy.Proxy
 	log    *slog.Logger
-	routes map[string]map[string]http.HandlerFunc // path pattern → method → handler
 	server *http.Server
 }
 

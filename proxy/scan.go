@@ -13,7 +13,6 @@ const maxNesting = 300
 var (
 	errNotJSON   = errors.New("not one valid JSON object")
 	errTooNested = errors.New("nested deeper than 300")
-	errRepeated  = errors.New("a name that must be unique is there twice")
 )
 
 // name is a top-level member that concerns the gateway.

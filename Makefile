@@ -1,0 +1,38 @@
+# make run and make test need Go, make, a POSIX shell and curl, nothing else.
+
+GO ?= go
+# Of each fuzz target, in make fuzz.
+FUZZTIME ?= 10s
+
+.PHONY: build run test lint fuzz bench-micro clean
+
+build:
+	$(GO) build -o sluice .
+
+# Builds sluice and starts it on config.yaml with the demo model.
+run: build
+	@sh ./demo.sh
+
+test:
+	$(GO) test -race -shuffle=on ./...
+
+lint:
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'd: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+	$(GO) test -run TestImportsPointDown .
+
+fuzz:
+	$(GO) test -run '^$$' -fuzz '^FuzzRewrite$$' -fuzztime $(FUZZTIME) ./proxy
+	$(GO) test -run '^$$' -fuzz '^FuzzPath$$' -fuzztime $(FUZZTIME) ./proxy
+	$(GO) test -run '^$$' -fuzz '^FuzzReader$$' -fuzztime $(FUZZTIME) ./sse
+	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./config
+	$(GO) test -run '^$$' -fuzz '^FuzzLookup$$' -fuzztime $(FUZZTIME) ./keys
+
+# Go benchmarks beside the code, on one core and on two: a lock that all share would show.
+bench-micro:
+	$(GO) test -run '^$$' -bench . -cpu 1,2 ./limiter ./keys ./sse ./proxy
+
+clean:
+	rm -rf sluice data
