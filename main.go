@@ -28,7 +28,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // before the configuration is read for the first time
-	if err := run(ctx, os.Args[1:], os.Stderr, hup, nil); err != nil && !errors.Is(err, flag.ErrHelp) {
+	if err := run(ctx, os.Args[1:], os.Stderr, hup, nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -44,18 +44,25 @@ func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Sig
 		return upstreamtest.Main(ctx, args, stderr)
 	}
 	flags := flag.NewFlagSet("sluice", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+	flags.SetOutput(io.Discard) // the error is printed once, by main
 	path := flags.String("config", "config.yaml", "configuration file")
-	if err := flags.Parse(args); err != nil {
-		return err
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stderr, usage)
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w\n%s", err, usage)
 	}
 	if (command != "" && command != "check") || flags.NArg() > 0 {
 		return fmt.Errorf("sluice does not know %q\n%s", append([]string{command}, flags.Args()...), usage)
 	}
 	cfg, _, err := config.Load(*path)
-	if err != nil || command == "check" {
+	if err != nil {
 		return err
+	}
+	if command == "check" {
+		fmt.Fprintln(stderr, *path+": ok")
+		return nil
 	}
 	return serve(ctx, *path, cfg, slog.New(slog.NewJSONHandler(stderr, nil)), hup, ready)
 }

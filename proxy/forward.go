@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,13 +27,16 @@ func (r *request) try(target *pool.Target) *failure {
 	}
 	a.status = r.exchange.Response.StatusCode()
 	switch {
+	case a.status < 200: // 101 to a request that asked for no other protocol
+		return r.failed(a, &pool.Error{Cause: pool.MalformedResponse, Err: errStatus(a.status)})
 	case a.status == 401, a.status == 402, a.status == 403:
 		// It is the gateway's credential that was refused, not the client's.
 		return r.failed(a, &pool.Error{Cause: pool.StatusRefused, Err: errStatus(a.status)})
 	case a.status/100 == 3:
 		return r.failed(a, &pool.Error{Cause: pool.Redirected, Err: errStatus(a.status)})
 	}
-	if a.status/100 == 2 && isEventStream(r.exchange.Response.Header.ContentType()) {
+	h := &r.exchange.Response.Header
+	if a.status/100 == 2 && isEventStream(h.ContentType()) && len(h.ContentEncoding()) == 0 {
 		return r.replyStream(a)
 	}
 	return r.reply(a)
@@ -40,7 +44,7 @@ func (r *request) try(target *pool.Target) *failure {
 
 type errStatus int
 
-func (e errStatus) Error() string { return "status " + fasthttp.StatusMessage(int(e)) }
+func (e errStatus) Error() string { return "status " + strconv.Itoa(int(e)) }
 
 // failed ends an attempt that failed.
 func (r *request) failed(a *attempt, err error) *failure {

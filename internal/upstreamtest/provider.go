@@ -59,13 +59,18 @@ func (quiet) Printf(string, ...any) {}
 func Main(ctx context.Context, args []string, stderr io.Writer) error {
 	p := &Provider{}
 	flags := flag.NewFlagSet("sluice mock", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(io.Discard) // the error is printed once, by the caller
 	listen := flags.String("listen", "127.0.0.1:8081", "address to serve")
 	flags.DurationVar(&p.Delay, "delay", 0, "wait before the first byte of an answer")
 	flags.IntVar(&p.Chunks, "chunks", 20, "events with text in a stream")
 	flags.DurationVar(&p.ChunkDelay, "chunk-delay", 50*time.Millisecond, "wait before each of them")
 	flags.Float64Var(&p.FailureRate, "failure-rate", 0, "part of the requests answered with 500, from 0 to 1")
-	if err := flags.Parse(args); err != nil {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		flags.SetOutput(stderr)
+		flags.PrintDefaults()
+		return nil
+	case err != nil:
 		return err
 	}
 	if flags.NArg() > 0 {
