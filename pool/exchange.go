@@ -17,6 +17,10 @@ import (
 // an answer, for the request to count as never read.
 const resendWithin = time.Second
 
+// answerAfterWrite is how long an answer is looked for on a connection that took only part
+// of the request. It is there already, or will not come.
+const answerAfterWrite = 100 * time.Millisecond
+
 // Exchange is one request to an upstream and its answer. The caller fills Request, calls
 // Send, reads the answer's head from Response and its body from Read, and calls Finish.
 // Acquire gives one, Release takes it back; nothing of it may be used after that.
@@ -30,6 +34,7 @@ type Exchange struct {
 	chunked  io.Reader
 	body     io.Reader // nil for an answer without one
 	whole    bool      // the body has been read to its end
+	cut      bool      // the request was not written to its end
 	open     bool      // between Send and Finish
 
 	mu      sync.Mutex
@@ -64,11 +69,11 @@ func Release(x *Exchange) {
 // passed. Finish is called after it, whatever it returned.
 func (x *Exchange) Send(t *Target, deadline time.Time) error {
 	u := t.Upstream
-	x.upstream, x.open, x.whole, x.body, x.chunked = u, true, false, nil, nil
+	x.upstream, x.open, x.whole, x.cut, x.body, x.chunked = u, true, false, false, nil, nil
 	u.inFlight.Add(1)
 	u.requests.Add(1)
 	for again := false; ; again = true {
-		if err := x.connect(t, deadline, again); err != nil {
+		if err := x.connect(t, deadline); err != nil {
 			return err
 		}
 		unread, err := x.roundTrip(deadline)
@@ -78,16 +83,17 @@ func (x *Exchange) Send(t *Target, deadline time.Time) error {
 		if cause, aborted := x.Aborted(); aborted {
 			return failed(cause, err)
 		}
-		if _, reused := x.link.unused(); again || !reused || !unread {
+		if again || !unread || !x.link.reused() {
 			return x.sendError(err)
 		}
 		x.drop(false)
 	}
 }
 
-// connect gives x a connection. Pooled ones that the upstream has closed meanwhile are
-// passed over; how closely that is looked at depends on how long they were unused.
-func (x *Exchange) connect(t *Target, deadline time.Time, careful bool) error {
+// connect gives x a connection. Pooled ones on which something has come meanwhile are passed
+// over: the upstream has closed them, or said something that nobody asked for, which must
+// not become the answer to this request.
+func (x *Exchange) connect(t *Target, deadline time.Time) error {
 	for {
 		timeout := min(t.Timeouts.Connect.Std(), time.Until(deadline))
 		if timeout <= 0 {
@@ -97,7 +103,7 @@ func (x *Exchange) connect(t *Target, deadline time.Time, careful bool) error {
 		if err != nil {
 			return connectError(err)
 		}
-		if unused, reused := l.unused(); reused && (careful || unused > suspicious) && Gone(l.Conn()) {
+		if l.reused() && stirred(l.Conn()) {
 			l.release(false)
 			continue
 		}
@@ -126,10 +132,15 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 		err = w.Flush()
 	}
 	x.upstream.client.ReleaseWriter(w)
-	if err != nil {
-		return !isTimeout(err), fmt.Errorf("cannot write the request: %w", err)
-	}
 	x.reader = x.upstream.client.AcquireReader(conn)
+	x.cut = err != nil
+	if err != nil {
+		// The upstream may have answered without reading all (413, say) and closed.
+		_ = conn.SetReadDeadline(time.Now().Add(answerAfterWrite))
+		if _, perr := x.reader.Peek(1); isTimeout(err) || perr != nil {
+			return !isTimeout(err), fmt.Errorf("cannot write the request: %w", err)
+		}
+	}
 	if _, err := x.reader.Peek(1); err != nil {
 		closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 		return closed && time.Since(began) < resendWithin, fmt.Errorf("no byte of an answer: %w", err)
@@ -232,7 +243,7 @@ func (x *Exchange) Finish() {
 
 // keep reports whether the connection can serve another request.
 func (x *Exchange) keep() bool {
-	if x.Response.ConnectionClose() || x.Request.ConnectionClose() || x.Response.Header.ContentLength() == -2 && x.body != nil {
+	if x.cut || x.Response.ConnectionClose() || x.Request.ConnectionClose() || x.Response.Header.ContentLength() == -2 && x.body != nil {
 		return false
 	}
 	if x.chunked != nil {

@@ -9,7 +9,13 @@ import (
 // Gone reports whether the peer of a TCP connection, with or without TLS, has closed or
 // reset it. It asks the kernel without reading a byte, so it may be called while others
 // read and write. A connection that is no socket is never gone.
-func Gone(conn net.Conn) bool {
+func Gone(conn net.Conn) bool { return ask(conn, hungUp) }
+
+// stirred reports whether anything at all has come on a connection on which nothing is
+// expected: its end, or bytes that would be taken for the answer to the next request.
+func stirred(conn net.Conn) bool { return ask(conn, hungUpOrReadable) }
+
+func ask(conn net.Conn, question func(fd int) bool) bool {
 	s, ok := rawConn(conn).(syscall.Conn)
 	if !ok {
 		return false
@@ -18,11 +24,11 @@ func Gone(conn net.Conn) bool {
 	if err != nil {
 		return true
 	}
-	gone := false
-	if err := raw.Control(func(fd uintptr) { gone = hungUp(int(fd)) }); err != nil {
+	yes := false
+	if err := raw.Control(func(fd uintptr) { yes = question(int(fd)) }); err != nil {
 		return true // closed on this side
 	}
-	return gone
+	return yes
 }
 
 // rawConn is what a TLS connection runs over, or conn itself.

@@ -24,9 +24,6 @@ const (
 	// idleConnection is how long an unused connection is kept: a little less than the
 	// minute after which many servers and load balancers close theirs.
 	idleConnection = 55 * time.Second
-	// suspicious is how long a connection may have been unused before it is looked at
-	// once more ahead of a request.
-	suspicious = time.Second
 	// readBuffer is also the longest head an answer may have.
 	readBuffer  = 16 << 10
 	writeBuffer = 16 << 10
@@ -162,8 +159,8 @@ type linker interface {
 
 type link interface {
 	Conn() net.Conn
-	// unused is how long the connection has been pooled; reused is false for a new one.
-	unused() (d time.Duration, reused bool)
+	// reused is false for a new connection.
+	reused() bool
 	// release pools or closes the connection. The link must not be used after it.
 	release(keep bool)
 }
@@ -208,10 +205,7 @@ type oneLink[C pooledConn] struct {
 
 func (o *oneLink[C]) Conn() net.Conn { return o.c.Conn() }
 
-func (o *oneLink[C]) unused() (time.Duration, bool) {
-	last := o.c.LastUseTime()
-	return time.Since(last), !last.IsZero()
-}
+func (o *oneLink[C]) reused() bool { return !o.c.LastUseTime().IsZero() }
 
 func (o *oneLink[C]) release(keep bool) {
 	c := o.c

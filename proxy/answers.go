@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"maps"
+	"net/url"
 	"slices"
 	"time"
 
@@ -55,6 +56,9 @@ func (r *request) showModel() {
 		return
 	}
 	id, _ := r.ctx.UserValue("id").(string)
+	if decoded, err := url.PathUnescape(id); err == nil {
+		id = decoded
+	}
 	if r.snapshot.set.Models[id] == nil || !r.key.Spec().Allows(id) {
 		r.refuse(refusal(modelNotFound, "model", "no model of this key is called %s; GET /v1/models lists them", shown([]byte(id))))
 		return

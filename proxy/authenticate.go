@@ -35,6 +35,9 @@ func (r *request) presented() (secret []byte, f *failure) {
 			continue
 		}
 		value = bytes.TrimSpace(value)
+		if len(value) == 0 {
+			continue
+		}
 		if secret != nil && !bytes.Equal(secret, value) {
 			return nil, refusal(invalidAPIKey, "", "two different API keys were sent; send one")
 		}

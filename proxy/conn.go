@@ -35,8 +35,10 @@ type clientConn struct {
 	// current is the request that the connection's goroutine works on; nil after it
 	// was handed over to a stream.
 	current *request
-	linger  bool      // the client may still be sending when the connection is closed
-	armed   time.Time // until when the write deadline certainly is
+	// linger: the client may still be sending when the connection is closed. Atomic, for
+	// the server closes idle connections from another goroutine.
+	linger atomic.Bool
+	armed  time.Time // until when the write deadline certainly is
 
 	closed atomic.Bool
 
@@ -78,7 +80,7 @@ func (c *clientConn) Close() error {
 	if c.abort(pool.ClientLeft) {
 		c.all.left()
 	}
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger && half.CloseWrite() == nil {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger.Load() && half.CloseWrite() == nil {
 		c.discard()
 	}
 	return c.Conn.Close()
@@ -103,11 +105,14 @@ func (c *clientConn) discard() {
 	}
 }
 
-// await has x aborted should the client leave; release ends that.
+// await has x aborted should the client leave, or the process end; release ends that.
 func (c *clientConn) await(x *pool.Exchange) {
 	c.mu.Lock()
 	c.waiting, c.since = x, c.all.sweeps.Load()
 	c.mu.Unlock()
+	if c.all.cut.Load() {
+		x.Abort(pool.ShuttingDown)
+	}
 }
 
 func (c *clientConn) release() {
@@ -124,12 +129,12 @@ func (c *clientConn) abort(cause pool.Cause) bool {
 	return c.waiting != nil && c.waiting.Abort(cause)
 }
 
-// check aborts what a client waits for that has left. A request that began after the
-// sweep before is left alone: most are over by the next.
+// check aborts what a client waits for that has left. A request that began since the sweep
+// before this one is left alone: most are over by the next.
 func (c *clientConn) check(sweep uint64) (left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.waiting != nil && c.since < sweep && pool.Gone(c.Conn) && c.waiting.Abort(pool.ClientLeft)
+	return c.waiting != nil && c.since+1 < sweep && pool.Gone(c.Conn) && c.waiting.Abort(pool.ClientLeft)
 }
 
 // conns are a listener's connections. fasthttp does not tell a handler that its client
@@ -141,7 +146,9 @@ type conns struct {
 	left         func() // called for each client that left
 
 	sweeps atomic.Uint64
+	cut    atomic.Bool // the process ends: what still begins to wait is aborted
 	stop   chan struct{}
+	ended  sync.Once
 	done   chan struct{}
 
 	mu  sync.Mutex
@@ -206,15 +213,16 @@ func (s *conns) sweep() {
 	}
 }
 
-// abort ends everything that is waited for.
-func (s *conns) abort(cause pool.Cause) {
+// cutAll ends everything that is waited for, now and from now on.
+func (s *conns) cutAll() {
+	s.cut.Store(true)
 	for _, c := range s.list(nil) {
-		c.abort(cause)
+		c.abort(pool.ShuttingDown)
 	}
 }
 
 func (s *conns) close() {
-	close(s.stop)
+	s.ended.Do(func() { close(s.stop) })
 	<-s.done
 }
 
@@ -226,6 +234,7 @@ func (p *Proxy) connState(c net.Conn, state fasthttp.ConnState) {
 	case fasthttp.StateNew, fasthttp.StateActive:
 		_ = c.SetReadDeadline(time.Now().Add(t.Header.Std()))
 	case fasthttp.StateIdle:
+		c.(*clientConn).linger.Store(false) // the request was read to its end
 		_ = c.SetReadDeadline(time.Now().Add(t.Idle.Std()))
 	}
 }

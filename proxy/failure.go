@@ -162,21 +162,21 @@ func (r *request) refuse(f *failure) {
 		resp.Header.SetBytesV("Allow", allow)
 	}
 	r.failure = f
-	if f.left {
-		r.status = statusClientLeft
-		r.ctx.SetConnectionClose()
-		return
-	}
 	r.status = row.status
 	resp.SetStatusCode(row.status)
+	if f.left {
+		r.status = statusClientLeft // for the log; who has half-closed reads an error all the same
+		r.ctx.SetConnectionClose()
+	} else {
+		r.proxy.refused[f.kind].Inc()
+	}
 	resp.Header.SetContentType("application/json")
 	if f.retryAfter > 0 {
 		resp.Header.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	r.setOwnHeaders()
 	resp.SetBodyRaw(r.appendError(nil, r.dialect(), f))
-	r.proxy.refused[f.kind].Inc()
-	r.conn.linger = !r.bodyRead
+	r.conn.linger.Store(!r.bodyRead)
 }
 
 // refuseHead answers a request whose head could not be read.

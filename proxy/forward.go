@@ -110,12 +110,16 @@ func (r *request) writeHead(target *pool.Target) {
 	r.scratch = appendQuery(r.scratch, r.ctx.URI().QueryString(), target)
 	to.SetRequestURIBytes(r.scratch)
 
-	named := connectionTokens(from)
+	hops := ""
 	for name, value := range from.All() {
-		if dropped(name, requestDrops, requestDropPrefixes) || named != "" && inTokens(named, name) || target.Replaces(name) {
-			continue
+		if string(name) == fasthttp.HeaderConnection {
+			hops = addTokens(hops, value)
 		}
-		to.AddBytesKV(name, value)
+	}
+	for name, value := range from.All() {
+		if !dropped(name, requestDrops, requestDropPrefixes) && !inTokens(hops, name) && !target.Replaces(name) {
+			to.AddBytesKV(name, value)
+		}
 	}
 	if len(to.ContentType()) == 0 {
 		to.SetContentType("application/json")
@@ -137,9 +141,10 @@ var requestDropPrefixes = []string{"proxy-", "x-forwarded-"}
 
 // responseDrops are the upstream's headers that go no further.
 var responseDrops = set("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+	"proxy-authenticate", "proxy-authentication-info", "proxy-connection",
 	"content-length", "date", "set-cookie", "openai-organization", "alt-svc", "x-request-id")
 
-var responseDropPrefixes = []string{"proxy-", "x-ratelimit-", "x-sluice-"}
+var responseDropPrefixes = []string{"x-ratelimit-", "x-sluice-"}
 
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))
@@ -173,13 +178,13 @@ func dropped(name []byte, names map[string]bool, prefixes []string) bool {
 	return false
 }
 
-// connectionTokens is the Connection header where it names other headers, else "".
-func connectionTokens(h interface{ Peek(string) []byte }) string {
-	value := h.Peek(fasthttp.HeaderConnection)
-	if len(value) == 0 || bytes.EqualFold(value, keepAlive) || bytes.EqualFold(value, closeToken) {
-		return ""
+// addTokens adds what a Connection header names besides keep-alive and close, which is
+// nearly always nothing.
+func addTokens(tokens string, value []byte) string {
+	if bytes.EqualFold(value, keepAlive) || bytes.EqualFold(value, closeToken) {
+		return tokens
 	}
-	return string(value)
+	return tokens + string(value) + ","
 }
 
 var (
@@ -188,6 +193,9 @@ var (
 )
 
 func inTokens(tokens string, name []byte) bool {
+	if tokens == "" {
+		return false
+	}
 	for t := range strings.SplitSeq(tokens, ",") {
 		if strings.EqualFold(strings.TrimSpace(t), string(name)) {
 			return true

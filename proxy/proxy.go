@@ -53,6 +53,8 @@ type snapshot struct {
 
 // New makes a Proxy; Apply it a configuration before it serves. clock is the keys' clock.
 func New(store *keys.Store, upstreams *pool.Pool, m *metrics.Metrics, log *slog.Logger, clock func() time.Duration) *Proxy {
+	// A connection would keep the buffer of the largest answer that it ever carried.
+	fasthttp.SetBodySizePoolLimit(keepBuffer, keepBuffer)
 	p := &Proxy{keys: store, pool: upstreams, metrics: m, log: log, clock: clock}
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
@@ -88,6 +90,7 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 		Handler:                      p.handle,
 		ErrorHandler:                 p.refuseHead,
 		HeaderReceived:               p.headReceived,
+		ExpectHandler:                p.expect,
 		ConnState:                    p.connState,
 		Logger:                       serverLog{p.log},
 		SecureErrorLogMessage:        true,
@@ -99,7 +102,9 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 		Concurrency:                  1 << 20,
 		ReadBufferSize:               int(cfg.Limits.Head),
 		WriteBufferSize:              16 << 10,
-		MaxRequestBodySize:           1 << 30, // limits.body is held where the body is read
+		// Of a longer body only this much is read before the handler is called, which reads
+		// the rest: a key and a place come first. limits.body is held there.
+		MaxRequestBodySize: 1,
 	}
 	served := make(chan error, 1)
 	go func() { served <- p.server.Serve(p.conns) }()
@@ -114,16 +119,34 @@ const abortGrace = 2 * time.Second
 func (p *Proxy) Shutdown(ctx context.Context) {
 	p.draining.Store(true)
 	defer p.conns.close()
-	if p.server.ShutdownWithContext(ctx) == nil {
-		return
-	}
-	p.log.Warn("requests are cut at the end of timeouts.shutdown", "in_flight", p.gate.InFlight())
-	p.conns.abort(pool.ShuttingDown)
-	grace, cancel := context.WithTimeout(context.Background(), abortGrace)
+	hard, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if err := p.server.ShutdownWithContext(grace); err != nil {
+	stop := context.AfterFunc(ctx, func() {
+		p.log.Warn("requests are cut at the end of timeouts.shutdown", "in_flight", p.gate.InFlight())
+		p.conns.cutAll()
+		time.AfterFunc(abortGrace, cancel)
+	})
+	defer stop()
+	if err := p.server.ShutdownWithContext(hard); err != nil {
 		p.log.Warn("connections are left open at the end", "error", err)
 	}
+	p.conns.Listener.Close() // the server does not know it yet if it was only just started
+}
+
+// expect decides about a client that asks before it sends its body: one that would be
+// refused is refused now.
+func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
+	r := p.begin(ctx)
+	defer p.end(r.conn)
+	f := r.authenticate()
+	if limit := int(r.snapshot.config.Limits.Body); f == nil && ctx.Request.Header.ContentLength() > limit {
+		f = tooLarge(limit)
+	}
+	if f == nil {
+		return fasthttp.StatusContinue
+	}
+	r.refuse(f)
+	return r.status
 }
 
 // handle is one request. What recovers its panic is end.
@@ -146,7 +169,6 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *request {
 	r.proxy, r.ctx, r.snapshot, r.began = p, ctx, p.snapshot.Load(), time.Now()
 	r.conn = ctx.Conn().(*clientConn)
 	r.conn.current = r
-	r.conn.linger = false
 	r.readID()
 	return r
 }

@@ -1,9 +1,13 @@
 package proxy
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
+	"sync"
 	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"sluice/pool"
 )
@@ -19,9 +23,14 @@ func (r *request) copyHead(a *attempt) {
 	from, resp := &r.exchange.Response.Header, &r.ctx.Response
 	r.status = a.status
 	resp.SetStatusCode(a.status)
-	named := connectionTokens(from)
+	hops := ""
 	for name, value := range from.All() {
-		if !dropped(name, responseDrops, responseDropPrefixes) && (named == "" || !inTokens(named, name)) {
+		if string(name) == fasthttp.HeaderConnection {
+			hops = addTokens(hops, value)
+		}
+	}
+	for name, value := range from.All() {
+		if !dropped(name, responseDrops, responseDropPrefixes) && !inTokens(hops, name) {
 			resp.Header.AddBytesKV(name, value)
 		}
 	}
@@ -65,18 +74,37 @@ func (r *request) reply(a *attempt) *failure {
 		if ended = err == io.EOF; !ended && err != nil {
 			return r.broken(a, err)
 		}
-		if !whole && len(buf) > room || len(buf) > room+limit {
+		if !whole && settled(buf[room:]) || len(buf) > room+limit {
 			break
 		}
 	}
+	if ended && whole && length == untilClose && len(buf) > room && !json.Valid(buf[room:]) {
+		return r.broken(a, errCutShort)
+	}
 	body := annotate(buf, room, r.scratch, annotated)
-	if ended {
-		r.copyHead(a)
-		r.replied()
-		r.ctx.Response.SwapBody(body)
+	if !ended {
+		return r.replyAsItComes(a, body, length+len(body)-(len(buf)-room))
+	}
+	r.copyHead(a)
+	r.replied()
+	if len(body) > keepBuffer {
+		// The request keeps its places until the client has taken what it holds.
+		r.passOver(body, len(body))
 		return nil
 	}
-	return r.replyAsItComes(a, body, length+len(body)-(len(buf)-room))
+	r.ctx.Response.SwapBody(body)
+	return nil
+}
+
+// untilClose is fasthttp's Content-Length of a body that ends with its connection, so that
+// a cut one looks whole.
+const untilClose = -2
+
+var errCutShort = errors.New("the answer ended with its connection and is not whole JSON")
+
+// settled reports whether a body's beginning tells if it is an object, and an empty one.
+func settled(body []byte) bool {
+	return len(body) > 0 && (body[0] != '{' || skipSpace(body, 1) < len(body))
 }
 
 func (r *request) broken(a *attempt, err error) *failure {
@@ -121,28 +149,49 @@ func annotate(buf []byte, room int, member []byte, may bool) []byte {
 // replyAsItComes hands the answer over to a body that is read while it is sent. size is
 // its length, negative where the upstream named none.
 func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) *failure {
-	length := r.exchange.Response.Header.ContentLength()
-	if length < 0 {
+	if r.exchange.Response.Header.ContentLength() < 0 {
 		size = -1
 	}
 	r.copyHead(a)
-	r.ctx.Response.SetBodyStream(&passage{r: r, prefix: prefix}, size)
-	r.ctx.Response.ImmediateHeaderFlush = length < 0
-	r.handOver()
+	r.passOver(prefix, size)
 	return nil
 }
 
-// handOver ends the handler's ownership of r: whoever writes the body finishes it.
+// passOver hands r over to a body that begins with prefix and goes on with what is left of
+// the exchange, if anything is.
+func (r *request) passOver(prefix []byte, size int) {
+	if size < 0 && !r.ctx.Request.Header.IsHTTP11() {
+		r.ctx.SetConnectionClose()
+	}
+	p := &passage{r: r, prefix: prefix, fixed: size >= 0, client: r.ctx.Conn()}
+	r.ctx.Response.ImmediateHeaderFlush = true
+	r.ctx.Response.SetBodyStream(p, size)
+	r.handOver()
+}
+
+// handOver ends the handler's ownership of r: whoever writes the body finishes it. What
+// the request's body took is given back, for that may be long after.
 func (r *request) handOver() {
 	r.conn.current = nil
 	r.ctx = nil
+	r.exchange.Request.ResetBody()
+	r.fields.model = nil
+	if cap(r.body)+cap(r.upstream) > keepWhileAnswering {
+		r.body, r.upstream = nil, nil
+	}
 }
+
+// keepWhileAnswering is how much of a request may stay in memory while its answer is under
+// way.
+const keepWhileAnswering = 4 << 10
 
 // passage is the body of an answer that passes through. When the upstream breaks off, the
 // server gets the error and closes the client's connection without ending the body.
 type passage struct {
 	r      *request
 	prefix []byte
+	fixed  bool // its length is known, and announced
+	client io.Writer
 }
 
 func (p *passage) Read(b []byte) (int, error) {
@@ -152,11 +201,43 @@ func (p *passage) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	n, err := p.r.exchange.Read(b)
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF && p.r.failure == nil {
 		p.r.brokeOff(err)
 	}
 	return n, err
 }
+
+// SupportsBodyWriteTo has the server call WriteTo for a body of a known length: its own
+// way would gather such a body in a buffer until that is full.
+func (p *passage) SupportsBodyWriteTo() bool { return p.fixed }
+
+// WriteTo writes the body to the client's connection as it comes. The server's writer for
+// it is passed over: the head has been flushed, so that it is empty.
+func (p *passage) WriteTo(io.Writer) (total int64, err error) {
+	buf := passageBuffers.Get().(*[16 << 10]byte)
+	defer passageBuffers.Put(buf)
+	piece, rerr := p.prefix, error(nil)
+	for p.prefix = nil; ; {
+		if len(piece) > 0 {
+			n, err := p.client.Write(piece)
+			total += int64(n)
+			if err != nil {
+				return total, err
+			}
+		}
+		if rerr == io.EOF {
+			return total, nil
+		}
+		if rerr != nil {
+			return total, rerr
+		}
+		var n int
+		n, rerr = p.Read(buf[:])
+		piece = buf[:n]
+	}
+}
+
+var passageBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // Close is called by the server when the body is sent, or cannot be.
 func (p *passage) Close() error {
@@ -174,4 +255,7 @@ func (r *request) brokeOff(err error) {
 	r.failure = r.broken(a, err)
 }
 
-var _ io.ReadCloser = (*passage)(nil)
+var (
+	_ io.ReadCloser         = (*passage)(nil)
+	_ fasthttp.BodyWriterTo = (*passage)(nil)
+)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -148,8 +149,13 @@ func (r *request) dialect() dialect {
 	if r.route != nil {
 		return r.route.dialect
 	}
+	if bytes.HasPrefix(r.ctx.Request.URI().PathOriginal(), anthropicPath) {
+		return anthropic // refused before its route was found, or by its method
+	}
 	return openAI
 }
+
+var anthropicPath = []byte("/v1/messages")
 
 // readID takes the client's request id, or makes one.
 func (r *request) readID() {
@@ -231,10 +237,9 @@ const maxTrail = 2 << 10
 func (r *request) trail() []byte {
 	b := r.scratch[:0]
 	for i := range r.attempts {
-		before := len(b)
 		b = r.attempts[i].appendTrail(b)
-		if len(b) > maxTrail {
-			b = b[:copy(b, b[before+1:])]
+		for len(b) > maxTrail {
+			b = b[:copy(b, b[bytes.IndexByte(b, ',')+1:])]
 		}
 	}
 	r.scratch = b

@@ -332,7 +332,7 @@ func TestPaths(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	up := upstreamtest.NewRaw(t, upstreamtest.Reply("HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n"+
-		"Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nSet-Cookie: a=b\r\nX-RateLimit-Limit-Requests: 9\r\nx-ratelimit-anything: 9\r\n"+
+		"Connection: keep-alive\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nSet-Cookie: a=b\r\nX-RateLimit-Limit-Requests: 9\r\nx-ratelimit-anything: 9\r\n"+
 		"OpenAI-Organization: org\r\nAlt-Svc: h3\r\nX-Sluice-Model: forged\r\nX-Request-Id: theirs\r\nOpenAI-Processing-Ms: 12\r\nX-Many: 1\r\nX-Many: 2\r\nServer: theirs\r\n\r\n{}"))
 	g := start(t, strings.Replace(oneModel, "api_key: provider-key",
 		`api_key: provider-key, headers: {x-team: edge, User-Agent: ours}, query: {api-version: "a b"}`, 1), up.Address())
@@ -441,6 +441,11 @@ func TestAnnotation(t *testing.T) {
 				})
 				g := start(t, oneModel+"limits: {response: 2KiB}\n", up.Address())
 				a := g.post("/v1/chat/completions", `{"model":"m"}`)
+				if framing == "close" && test.name == "not quite JSON" {
+					// Cut or not, nobody can tell; it must not look whole.
+					errorRow{502, "upstream_error", "", "upstream_error", "broke off"}.check(t, a)
+					return
+				}
 				if a.status != 200 || a.err != nil || a.body != test.want {
 					t.Errorf("%d %v %.200q", a.status, a.err, a.body)
 				}

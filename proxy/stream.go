@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/valyala/fastjson"
+
 	"sluice/pool"
 	"sluice/sse"
 )
@@ -44,6 +46,7 @@ type stream struct {
 	began     bool      // the first event has been read
 	passing   bool      // the verdict was to pass on
 	until     time.Time // stream_total; zero without
+	drained   time.Time // until when the end is waited for, once last
 }
 
 var streams = sync.Pool{New: func() any {
@@ -62,6 +65,20 @@ func (r *request) replyStream(a *attempt) *failure {
 	x.SetReadDeadline(r.firstEventDeadline(a))
 	s.member = r.appendMember(s.member[:0])
 	r.ctx.Response.SetBodyStreamWriter(s.run)
+	received, decided := false, false
+	defer func() {
+		if decided {
+			return
+		}
+		// The attempt failed, or something here panicked: the goroutine must be done with
+		// the exchange before anybody else has it.
+		x.Abort(pool.StreamBroken)
+		if !received {
+			<-s.first
+		}
+		s.verdict <- false
+		_ = r.ctx.Response.CloseBodyStream()
+	}()
 
 	keepalive := a.target.Timeouts.StreamKeepalive.Std()
 	silence := time.NewTimer(keepalive)
@@ -69,9 +86,8 @@ func (r *request) replyStream(a *attempt) *failure {
 	silent := time.Duration(0)
 	select {
 	case err := <-s.first:
+		received = true
 		if err != nil {
-			s.verdict <- false // the goroutine has done with everything but s
-			_ = r.ctx.Response.CloseBodyStream()
 			return r.failedStream(a, err)
 		}
 	case <-silence.C:
@@ -83,7 +99,11 @@ func (r *request) replyStream(a *attempt) *failure {
 	h := &r.ctx.Response.Header
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
+	if !r.ctx.Request.Header.IsHTTP11() {
+		r.ctx.SetConnectionClose() // it may not know chunks, and find no other end
+	}
 	r.handOver()
+	decided = true
 	s.verdict <- true
 	return nil
 }
@@ -125,11 +145,17 @@ func (s *stream) run(w *bufio.Writer) {
 	err := s.readFirst()
 	s.first <- err
 	if !s.passing && !<-s.verdict {
+		s.writer.Stop()
 		s.release()
 		return
 	}
 	// From here on the request is the stream's.
 	defer s.finish()
+	defer func() {
+		if v := recover(); v != nil {
+			_ = s.panicked(v)
+		}
+	}()
 	if err == nil {
 		err = s.pump()
 	}
@@ -157,6 +183,9 @@ func (s *stream) readFirst() (err error) {
 			return err
 		}
 		if s.isEvent() {
+			if ends, _ := terminator(&s.event, &s.r.json.parser); !s.event.Whole && !ends && s.r.route.terminated {
+				return errNoEvent // half of one
+			}
 			s.began = true
 			return s.isError()
 		}
@@ -178,7 +207,7 @@ func (s *stream) passHeld() error {
 			return nil
 		}
 	}
-	_, err := s.writer.Write(s.held)
+	err := s.writer.Write(s.held)
 	s.held = s.held[:0]
 	if err != nil {
 		return &clientError{err}
@@ -215,7 +244,7 @@ func (s *stream) isError() error {
 	if err != nil {
 		return nil
 	}
-	if e := v.Get("error"); e != nil && e.Type().String() != "null" {
+	if e := v.Get("error"); e != nil && e.Type() != fastjson.TypeNull || bytes.Equal(v.GetStringBytes("type"), errorName) {
 		return errErrorEvent
 	}
 	return nil
@@ -237,11 +266,16 @@ func (s *stream) beforeRead() error {
 		return err
 	}
 	now := time.Now()
-	wait := s.target.Timeouts.StreamIdle.Std()
+	deadline := now.Add(s.target.Timeouts.StreamIdle.Std())
 	if s.last {
-		wait = min(wait, drainTime)
+		if s.drained.IsZero() {
+			s.drained = now.Add(drainTime)
+		}
+		if !now.Before(s.drained) {
+			return io.EOF
+		}
+		deadline = earlier(deadline, s.drained)
 	}
-	deadline := now.Add(wait)
 	if !s.until.IsZero() {
 		if !now.Before(s.until) {
 			return errTotal
@@ -264,7 +298,7 @@ func (s *stream) pump() (err error) {
 			err = s.panicked(v)
 		}
 	}()
-	if _, err := s.writer.Write(s.held); err != nil {
+	if err := s.writer.Write(s.held); err != nil {
 		return &clientError{err}
 	}
 	for {
@@ -308,8 +342,7 @@ func (s *stream) writeEvent() error {
 			return s.writeAnnotated(at + 1)
 		}
 	}
-	_, err := s.writer.Write(e.Raw)
-	return err
+	return s.writer.Write(e.Raw)
 }
 
 // writeAnnotated writes the block with the member behind the brace, which ends at behind in
@@ -320,12 +353,7 @@ func (s *stream) writeAnnotated(behind int) error {
 		s.member = append(s.member, ',')
 	}
 	at := e.DataAt + behind
-	for _, part := range [...][]byte{e.Raw[:at], s.member, e.Raw[at:]} {
-		if _, err := s.writer.Write(part); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.writer.Write(e.Raw[:at], s.member, e.Raw[at:])
 }
 
 // breakOff ends a stream that cannot be completed, with an error event where the client can
@@ -341,9 +369,6 @@ func (s *stream) breakOff(err error) {
 		}
 		return
 	}
-	if cause == pool.ClientLeft {
-		return
-	}
 	switch {
 	case errors.Is(err, errPanic):
 		r.failure = refusal(internal, "", "the gateway failed; the answer is incomplete")
@@ -352,7 +377,9 @@ func (s *stream) breakOff(err error) {
 	default:
 		r.failure = r.failed(a, &pool.Error{Cause: cause, Err: err})
 	}
-	r.proxy.metrics.BrokenStreams.Inc()
+	if !r.failure.left {
+		r.proxy.metrics.BrokenStreams.Inc()
+	} // else, half-closed, it may still read
 	event := r.scratch[:0]
 	if r.dialect() == anthropic {
 		event = append(event, "event: error\n"...)
@@ -360,7 +387,7 @@ func (s *stream) breakOff(err error) {
 	event = append(event, "data: "...)
 	event = r.appendError(event, r.dialect(), r.failure)
 	event = append(event, "\n\n"...)
-	if _, err := s.writer.Write(event); err == nil {
+	if s.writer.Write(event) == nil {
 		_ = s.writer.Flush()
 	}
 	r.scratch = event
@@ -387,7 +414,7 @@ func (s *stream) release() {
 	}
 	s.r, s.target, s.event = nil, nil, sse.Event{}
 	s.held, s.member = s.held[:0], s.member[:0]
-	s.annotated, s.ended, s.last, s.began, s.passing, s.until = false, false, false, false, false, time.Time{}
+	s.annotated, s.ended, s.last, s.began, s.passing, s.until, s.drained = false, false, false, false, false, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it
 	case <-s.first:
 	case <-s.w:

@@ -15,7 +15,7 @@ import (
 // No event is decoded to find that out: the few bytes that each kind must hold are looked
 // for, and only an event that has them is parsed.
 func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
-	data := e.Data
+	data := bytes.TrimLeft(e.Data, " \t\n")
 	if len(data) < len("[DONE]") {
 		return false, false
 	}
@@ -27,13 +27,16 @@ func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
 		return true, false
 	}
 	for _, typ := range finalTypes {
-		if bytes.Contains(data, typ) {
-			v, err := parser.ParseBytes(data)
-			final := err == nil && bytes.Equal(v.GetStringBytes("type"), typ[1:len(typ)-1])
-			return final, final
+		if bytes.Contains(data, typ) && hasType(data, typ[1:len(typ)-1], parser) {
+			return true, true
 		}
 	}
 	return false, false
+}
+
+func hasType(data, typ []byte, parser *fastjson.Parser) bool {
+	v, err := parser.ParseBytes(data)
+	return err == nil && bytes.Equal(v.GetStringBytes("type"), typ)
 }
 
 var (

@@ -16,13 +16,12 @@ var errStopped = errors.New("stream writer is stopped")
 // Writer passes blocks on to a flushing writer and sends KeepAlive whenever nothing
 // has been written for a while. Its methods may be called from several goroutines.
 type Writer struct {
-	mu      sync.Mutex
-	w       *bufio.Writer // nil before Start and after Stop
-	every   time.Duration
-	last    time.Time
-	timer   *time.Timer
-	written int64
-	err     error
+	mu    sync.Mutex
+	w     *bufio.Writer // nil before Start and after Stop
+	every time.Duration
+	last  time.Time // of the newest Write
+	timer *time.Timer
+	err   error
 }
 
 // Start makes w write to dst, with a keep-alive after each every of silence. silent is
@@ -30,7 +29,7 @@ type Writer struct {
 func (w *Writer) Start(dst *bufio.Writer, every, silent time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.w, w.every, w.err, w.written = dst, every, nil, 0
+	w.w, w.every, w.err = dst, every, nil
 	w.last = time.Now().Add(-silent)
 	wait := max(0, every-silent)
 	if w.timer == nil {
@@ -40,28 +39,32 @@ func (w *Writer) Start(dst *bufio.Writer, every, silent time.Duration) {
 	}
 }
 
-// Stop ends the Writer: when it returns, nothing more reaches dst.
+// Stop ends the Writer, if it was started: when it returns, nothing more reaches dst.
 func (w *Writer) Stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.w = nil
-	w.timer.Stop()
+	if w.w != nil {
+		w.w = nil
+		w.timer.Stop()
+	}
 }
 
-// Write buffers b.
-func (w *Writer) Write(b []byte) (int, error) {
+// Write buffers one block, which may be given in parts. No keep-alive gets in between
+// them.
+func (w *Writer) Write(parts ...[]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err != nil {
-		return 0, w.err
+	if w.w == nil && w.err == nil {
+		return errStopped
 	}
-	if w.w == nil {
-		return 0, errStopped
+	for _, b := range parts {
+		if w.err != nil {
+			break
+		}
+		_, w.err = w.w.Write(b)
 	}
-	n, err := w.w.Write(b)
-	w.written += int64(n)
-	w.err = err
-	return n, err
+	w.last = time.Now() // also when the buffer was full and has left without Flush
+	return w.err
 }
 
 // Flush sends what is buffered.
@@ -69,13 +72,6 @@ func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.flush()
-}
-
-// Written is how many bytes Write has taken since Start.
-func (w *Writer) Written() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.written
 }
 
 func (w *Writer) flush() error {
@@ -87,7 +83,6 @@ func (w *Writer) flush() error {
 	case w.w.Buffered() == 0:
 		return nil
 	}
-	w.last = time.Now()
 	w.err = w.w.Flush()
 	return w.err
 }

@@ -36,7 +36,7 @@ func TestWriterKeepsAliveOnlyInSilence(t *testing.T) {
 		w.Start(bufio.NewWriter(&out), 10*time.Second, 0)
 		for range 3 { // an event every six seconds: no silence of ten
 			time.Sleep(6 * time.Second)
-			if _, err := w.Write([]byte("data: a\n\n")); err != nil {
+			if err := w.Write([]byte("data: "), []byte("a\n\n")); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.Flush(); err != nil {
@@ -60,7 +60,7 @@ func TestWriterKeepsAliveOnlyInSilence(t *testing.T) {
 		after(20*time.Second, 3)
 		w.Stop()
 		after(time.Minute, 3)
-		if _, err := w.Write([]byte("x")); err == nil {
+		if err := w.Write([]byte("x")); err == nil {
 			t.Error("a stopped writer takes bytes")
 		}
 	})
@@ -88,13 +88,13 @@ func TestWriterSaysThatTheReaderHasGone(t *testing.T) {
 	var w Writer
 	w.Start(bufio.NewWriter(broken{gone}), time.Hour, 0)
 	defer w.Stop()
-	if _, err := w.Write([]byte("x")); err != nil {
+	if err := w.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Flush(); err != gone {
 		t.Errorf("Flush: %v", err)
 	}
-	if _, err := w.Write([]byte("x")); err != gone {
+	if err := w.Write([]byte("x")); err != gone {
 		t.Errorf("Write after it: %v", err)
 	}
 }
