@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -374,5 +375,137 @@ func TestShutdown(t *testing.T) {
 	s.expectEnd(t)
 	errorRow{503, "overloaded_error", "", "shutting_down", "shutting down"}.check(t, <-plain)
 	<-down
-	g.p.conns = newConns(g.ln, nil, nil) // for the Shutdown at the end of the test
+	if n := g.p.gate.InFlight(); n != 0 {
+		t.Errorf("it returned with %d in flight", n)
+	}
+}
+
+// TestShutdownDoesNotWaitForIdleClients, not even for those that were refused before.
+func TestShutdownDoesNotWaitForIdleClients(t *testing.T) {
+	g := startTCP(t, oneModel, "127.0.0.1:1")
+	for range 3 {
+		conn, err := g.dial(context.Background(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n0123456789")
+		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	g.p.Shutdown(context.Background())
+	if took := time.Since(began); took > lingerQuiet {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestRefusalDoesNotWaitForTheBody: neither for what was announced, nor for what a client
+// asks whether to send.
+func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
+	g := startTCP(t, oneModel, "127.0.0.1:1")
+	for name, test := range map[string]struct{ request, want string }{
+		"no key":          {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 4000), "HTTP/1.1 401 "},
+		"no path":         {"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nxxx", "HTTP/1.1 404 "},
+		"too large":       {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: " + g.secret + "\r\nContent-Length: 100000000\r\n\r\nxxx", "HTTP/1.1 413 "},
+		"asks, no key":    {"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n", "HTTP/1.1 401 "},
+		"asks, too large": {"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: " + g.secret + "\r\nExpect: 100-continue\r\nContent-Length: 100000000\r\n\r\n", "HTTP/1.1 413 "},
+	} {
+		conn, err := g.dial(context.Background(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.WriteString(conn, test.request); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := "HTTP/1.1 " + resp.Status; !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s: %s", name, got)
+		}
+		if b, err := io.ReadAll(resp.Body); err != nil || !bytes.Contains(b, []byte(`"error":{`)) {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+		conn.Close()
+	}
+}
+
+// TestHalfClosedClientReadsNoSuccess: it counts as gone, and what it still reads says so.
+func TestHalfClosedClientReadsNoSuccess(t *testing.T) {
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, r *upstreamtest.Recorded) {
+		if strings.Contains(string(r.Body), "stream") {
+			_, _ = io.WriteString(conn, streamHead)
+			writeChunk(conn, "data: {\"a\":1}\n\n")
+		}
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	g := startTCP(t, oneModel, up.Address())
+	for body, want := range map[string]string{
+		`{"model":"m"}`: "HTTP/1.1 502 ",
+		request1:        "HTTP/1.1 200 ",
+	} {
+		conn, err := g.dial(context.Background(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nx-api-key: %s\r\nContent-Length: %d\r\n\r\n%s", g.secret, len(body), body)
+		eventually(t, "the upstream has the request", func() bool { return g.p.Set().Upstreams[0].Status().InFlight == 1 })
+		_ = conn.(*net.TCPConn).CloseWrite()
+		got, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(got), want) || !strings.Contains(string(got), `{"error":{`) {
+			t.Errorf("%s: %q, %v", body, got, err)
+		}
+		conn.Close()
+	}
+}
+
+// TestPlaceIsKeptUntilALargeAnswerIsTaken: an answer that nobody reads is in flight.
+func TestPlaceIsKeptUntilALargeAnswerIsTaken(t *testing.T) {
+	body := `{"a":"` + strings.Repeat("x", 16<<20) + `"}`
+	up := upstreamtest.NewRaw(t, upstreamtest.Reply(reply("200 OK", "application/json", body)))
+	g := startTCP(t, oneModel, up.Address())
+	resp, err := g.open("POST", "/v1/chat/completions", `{"model":"m"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := g.p.gate.InFlight(); n != 1 {
+		t.Errorf("%d in flight while the answer is unread", n)
+	}
+	b, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if want := strings.Replace(body, "{", "{"+ours+",", 1); err != nil || string(b) != want {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	eventually(t, "nothing is in flight", func() bool { return g.p.gate.InFlight() == 0 })
+}
+
+// TestBodyOfKnownLengthPassesAsItComes: no byte waits for a buffer to fill.
+func TestBodyOfKnownLengthPassesAsItComes(t *testing.T) {
+	next := make(chan string)
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 10\r\n\r\n")
+		for part := range next {
+			_, _ = io.WriteString(conn, part)
+		}
+	})
+	g := startTCP(t, oneModel, up.Address())
+	go func() { next <- "hello" }()
+	resp, err := g.open("POST", "/v1/audio/speech", `{"model":"m"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	o := opened{bufio.NewReader(resp.Body), nil}
+	o.expect(t, "hello")
+	next <- "world"
+	o.expect(t, "world")
+	close(next)
+	o.expectEnd(t)
+	if resp.ContentLength != 10 {
+		t.Errorf("Content-Length %d", resp.ContentLength)
+	}
 }

@@ -283,6 +283,9 @@ func TestModelsOfAKey(t *testing.T) {
 	if a := g.send("GET", "/v1/models/org/n", ""); a.status != 200 || !strings.Contains(a.body, `"id":"org/n"`) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	if a := g.send("GET", "/v1/models/%6d", ""); a.status != 200 || !strings.Contains(a.body, `"id":"m"`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
 	errorRow{404, "invalid_request_error", "model", "model_not_found", "org/n"}.check(t, g.send("GET", "/v1/models/org/n", "", auth...))
 	errorRow{401, "authentication_error", "", "invalid_api_key", ""}.check(t, g.send("GET", "/v1/models", "", "Authorization", ""))
 }
@@ -452,6 +455,13 @@ func TestAnnotation(t *testing.T) {
 			})
 		}
 	}
+	brace := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+		_, _ = io.WriteString(conn, "1\r\n}\r\n0\r\n\r\n")
+	})
+	if a := start(t, oneModel, brace.Address()).post("/v1/chat/completions", `{"model":"m"}`); a.body != `{`+member+`}` {
+		t.Errorf("braces that came apart: %s", a.body)
+	}
 	up := upstreamtest.NewRaw(t, upstreamtest.Reply("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: br\r\nContent-Length: 7\r\n\r\n{\"a\":1}"))
 	g := start(t, oneModel, up.Address())
 	if a := g.post("/v1/chat/completions", `{"model":"m"}`); a.body != `{"a":1}` {
@@ -566,6 +576,52 @@ func TestUpstreamFailures(t *testing.T) {
 			t.Errorf("a cut answer looks whole: %d %v %q", a.status, a.err, a.body)
 		}
 	})
+}
+
+// TestUnaskedBytes: what an upstream says without being asked is nobody's answer.
+func TestUnaskedBytes(t *testing.T) {
+	said := make(chan struct{}, 1)
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, okReply)
+		<-said // the gateway has the answer by now
+		_, _ = io.WriteString(conn, reply("200 OK", "application/json", `{"stray":1}`))
+		said <- struct{}{}
+	})
+	g := start(t, oneModel, up.Address())
+	for range 5 {
+		if a := g.post("/v1/chat/completions", `{"model":"m"}`); a.body != okAnnotated {
+			t.Fatalf("got somebody else's answer: %s", a.body)
+		}
+		said <- struct{}{}
+		<-said
+	}
+}
+
+// TestEarlyAnswer: an upstream that refuses a body before it has read it is heard.
+func TestEarlyAnswer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			var b [1000]byte
+			_, _ = conn.Read(b[:])
+			_, _ = io.WriteString(conn, strings.Replace(reply("413 Payload Too Large", "application/json", `{"error":"theirs"}`), "\r\n", "\r\nConnection: close\r\n", 1))
+			_ = conn.(*net.TCPConn).CloseWrite()
+			conn.Close()
+		}
+	}()
+	g := start(t, oneModel, ln.Addr().String())
+	body := `{"model":"m","a":"` + strings.Repeat("x", 9<<20) + `"}`
+	if a := g.post("/v1/chat/completions", body); a.status != 413 || !strings.Contains(a.body, "theirs") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
 }
 
 // TestStaleConnections: a connection that the upstream closed while it was idle costs the
@@ -686,6 +742,28 @@ func TestAnthropicErrors(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
+	if a := g.send("GET", "/v1/messages", ""); a.status != 405 || !strings.HasPrefix(a.body, `{"type":"error","error":{"type":"invalid_request_error"`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// TestPanicBeforeTheVerdict: the stream's goroutine is not left behind.
+func TestPanicBeforeTheVerdict(t *testing.T) {
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, streamHead)
+		_, _ = io.Copy(io.Discard, conn)
+		conn.Close()
+	})
+	g := start(t, oneModel+"timeouts: {stream_keepalive: 20ms}\n", up.Address())
+	clock, calls := g.p.clock, 0
+	g.p.clock = func() time.Duration {
+		if calls++; calls == 2 { // to write the answer's head
+			panic("no time")
+		}
+		return clock()
+	}
+	errorRow{500, "internal_error", "", "internal", "the gateway failed"}.check(t, g.post("/v1/chat/completions", request1))
+	<-up.Closed()
 }
 
 func TestPanicIsOneRequests500(t *testing.T) {

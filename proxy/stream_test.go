@@ -182,6 +182,8 @@ func TestTerminators(t *testing.T) {
 		{"response.completed", "/v1/responses", "data: {\"type\":\"response.completed\"}\n\n", true},
 		{"response.incomplete", "/v1/responses", "data: {\"type\":\"response.incomplete\"}\n\n", true},
 		{"response.failed", "/v1/responses", "data: {\"response\":{},\"type\":\"response.failed\"}\n\n", true},
+		{"a type named in another", "/v1/responses", "data: {\"type\":\"response.completed\",\"x\":\"message_stop\"}\n\n", true},
+		{"two spaces", "/v1/chat/completions", `data:  {"choices":[{"finish_reason":"stop"}]}` + "\n\n", true},
 		{"response.created", "/v1/responses", "data: {\"type\":\"response.created\"}\n\n", false},
 		{"a path without terminators", "/v1/images/generations", "data: {\"type\":\"image\"}\n\n", true},
 	}
@@ -282,6 +284,10 @@ func TestNothingIsCommittedBeforeTheFirstEvent(t *testing.T) {
 		{"silence", hang(streamHead), late},
 		{"comments alone", hang(streamHead + comment), late},
 		{"no head", hang(""), late},
+		{"half an event", func(conn net.Conn, _ *upstreamtest.Recorded) { chunks(conn, `data: {"a`) }, bad("broke off")},
+		{"a Responses API error event", func(conn net.Conn, _ *upstreamtest.Recorded) {
+			chunks(conn, `data: {"type":"error","message":"theirs"}`+"\n\n")
+		}, bad("began with an error")},
 		{"an error event", func(conn net.Conn, _ *upstreamtest.Recorded) {
 			chunks(conn, `data: {"error":{"message":"theirs"}}`+"\n\n")
 		}, bad("began with an error")},

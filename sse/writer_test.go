@@ -98,3 +98,22 @@ func TestWriterSaysThatTheReaderHasGone(t *testing.T) {
 		t.Errorf("Write after it: %v", err)
 	}
 }
+
+// TestKeepAliveNeverLandsInsideABlock, however its parts are written.
+func TestKeepAliveNeverLandsInsideABlock(t *testing.T) {
+	var out locked
+	var w Writer
+	w.Start(bufio.NewWriterSize(&out, 16), time.Microsecond, 0)
+	for range 20_000 {
+		if err := w.Write([]byte("data: {"), []byte(`"a":1,`), []byte("}\n\n")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Stop()
+	if rest := strings.ReplaceAll(strings.ReplaceAll(out.String(), "data: {\"a\":1,}\n\n", ""), KeepAlive, ""); rest != "" {
+		t.Errorf("blocks were cut: %.200q", rest)
+	}
+}
