@@ -86,6 +86,23 @@ func (s *Spec) Usable(now time.Time) bool {
 	return !s.Disabled && (s.ExpiresAt == nil || now.Before(*s.ExpiresAt))
 }
 
+// clone is s with nothing shared, to be changed.
+func (s *Spec) clone() Spec {
+	c := *s
+	c.Models = slices.Clone(s.Models)
+	c.ExpiresAt = clonePointer(s.ExpiresAt)
+	c.Limits = Limits{clonePointer(s.Limits.Requests), clonePointer(s.Limits.Period), clonePointer(s.Limits.Concurrent)}
+	return c
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
 // FieldError is a value that a key cannot have.
 type FieldError struct {
 	Field   string // as in limits.requests
@@ -205,7 +222,8 @@ func (k *Key) set(spec *Spec, now time.Duration) {
 	case old.Period() == period:
 		old.SetLimit(limit)
 	default:
-		k.window.Store(limiter.NewWindow(limit, period, now, old.Freeze(now)))
+		used, from := old.Freeze(now)
+		k.window.Store(limiter.NewWindow(limit, period, from, used))
 	}
 }
 

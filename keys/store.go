@@ -52,14 +52,15 @@ func Open(path string, now func() time.Duration) (*Store, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if err := initialize(path); err != nil {
+			return nil, fmt.Errorf("cannot make key store: %w", err)
+		}
 	case err != nil:
 		return nil, fmt.Errorf("cannot open key store: %w", err)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("cannot open key store: %s is not a file", path)
 	case info.Size() == 0:
 		return nil, damaged(path, errors.New("it is empty"))
-	case info.Mode().Perm()&0o077 != 0:
-		if err := os.Chmod(path, 0o600); err != nil {
-			return nil, fmt.Errorf("cannot close key store to others: %w", err)
-		}
 	}
 	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
 	if err := s.open(path); err != nil {
@@ -69,6 +70,38 @@ func Open(path string, now func() time.Duration) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// initialize makes an empty store beside path and then gives it its name, so that a store
+// is never half made; should another process be first, its store stays.
+func initialize(path string) error {
+	folder := filepath.Dir(path)
+	f, err := os.CreateTemp(folder, ".keys-*")
+	if err != nil {
+		return err
+	}
+	f.Close()
+	defer os.Remove(f.Name())
+	db, err := bbolt.Open(f.Name(), 0o600, nil)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucket)
+		return err
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	d, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 func damaged(path string, err error) error {
@@ -103,17 +136,17 @@ func (s *Store) open(path string) (err error) {
 		}
 		b := tx.Bucket(bucket)
 		if b == nil {
-			return nil
+			return errors.New("it holds something else")
 		}
 		return b.ForEach(s.load)
 	})
 	if err != nil {
 		return damaged(path, err)
 	}
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists(bucket)
-		return err
-	})
+	if err := os.Chmod(path, 0o600); err != nil {
+		return fmt.Errorf("cannot close key store to others: %w", err)
+	}
+	return nil
 }
 
 // load indexes one record of the file.
@@ -221,7 +254,7 @@ func (s *Store) Update(id string, change func(*Spec) error) (*Spec, error) {
 		return nil, err
 	}
 	old := k.Spec()
-	spec := *old
+	spec := old.clone()
 	if err := change(&spec); err != nil {
 		return nil, err
 	}
@@ -246,7 +279,7 @@ func (s *Store) Rotate(id string) (*Spec, string, error) {
 	}
 	secret := newSecret()
 	hash, _ := hashOf([]byte(secret))
-	spec := *k.Spec()
+	spec := k.Spec().clone()
 	spec.Prefix = secret[:shownLength]
 	if err := s.put(&spec, hash); err != nil {
 		return nil, "", err

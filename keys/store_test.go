@@ -155,18 +155,21 @@ func TestUpdateKeepsWhatIsCounted(t *testing.T) {
 
 func TestUpdateRefusesAndChangesNothing(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "keys.db"))
-	made, secret := create(t, s, Spec{Name: "x"})
+	made, secret := create(t, s, Spec{Name: "x", Models: []string{"a", "b"}, Limits: Limits{Requests: ptr(int64(5)), Period: ptr(DefaultPeriod), Concurrent: ptr(int64(2))}})
+	want := made.clone()
 	tests := []struct {
 		field  string
 		change func(*Spec)
 	}{
 		{"name", func(s *Spec) { s.Name = " " }},
+		{"name", func(s *Spec) { s.Models[0], s.Name = "evil", "" }},
+		{"limits.period", func(s *Spec) { *s.Limits.Requests, *s.Limits.Concurrent, *s.Limits.Period = 999, 77, 0 }},
 		{"name", func(s *Spec) { s.Name = strings.Repeat("x", 201) }},
 		{"models", func(s *Spec) { s.Models = []string{} }},
 		{"models", func(s *Spec) { s.Models = []string{"a", ""} }},
 		{"limits.requests", func(s *Spec) { s.Limits.Requests = ptr(int64(0)) }},
 		{"limits.requests", func(s *Spec) { s.Limits.Requests = ptr(int64(2e9)) }},
-		{"limits.period", func(s *Spec) { s.Limits.Period = ptr(DefaultPeriod) }},
+		{"limits.period", func(s *Spec) { s.Limits = Limits{Period: ptr(DefaultPeriod)} }},
 		{"limits.period", func(s *Spec) { s.Limits = Limits{Requests: ptr(int64(1)), Period: ptr(Period(time.Millisecond))} }},
 		{"limits.period", func(s *Spec) { s.Limits = Limits{Requests: ptr(int64(1)), Period: ptr(Period(25 * time.Hour))} }},
 		{"limits.concurrent", func(s *Spec) { s.Limits.Concurrent = ptr(int64(-1)) }},
@@ -177,7 +180,7 @@ func TestUpdateRefusesAndChangesNothing(t *testing.T) {
 		if !errors.As(err, &bad) || bad.Field != test.field {
 			t.Errorf("want a finding on %s, got %v", test.field, err)
 		}
-		if diff := cmp.Diff(made, s.Lookup([]byte(secret)).Spec()); diff != "" {
+		if diff := cmp.Diff(&want, s.Lookup([]byte(secret)).Spec()); diff != "" {
 			t.Fatalf("changed all the same: %s", diff)
 		}
 	}
@@ -285,6 +288,53 @@ func TestDamagedFileIsRefusedAndLeftAlone(t *testing.T) {
 				t.Error("the file was written to")
 			}
 		})
+	}
+}
+
+func TestWhatIsNoFileIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, still); err == nil || !strings.Contains(err.Error(), "is not a file") {
+		t.Errorf("%v", err)
+	}
+	if info, _ := os.Stat(dir); info.Mode().Perm() != 0o755 {
+		t.Errorf("the folder's mode became %v", info.Mode())
+	}
+}
+
+// TestStartedTwiceAtOnce: on a missing store one gets it and the other is told.
+func TestStartedTwiceAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	results := make(chan error, 2)
+	stores := make(chan *Store, 2)
+	for range 2 {
+		go func() {
+			s, err := Open(path, still)
+			if err == nil {
+				stores <- s
+			}
+			results <- err
+		}()
+	}
+	failed := 0
+	for range 2 {
+		if err := <-results; err != nil {
+			failed++
+			if !strings.Contains(err.Error(), "in use by another process") {
+				t.Errorf("%v", err)
+			}
+		}
+	}
+	if failed != 1 {
+		t.Errorf("%d of 2 failed", failed)
+	}
+	for len(stores) > 0 {
+		(<-stores).Close()
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".keys-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 

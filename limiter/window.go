@@ -27,7 +27,8 @@
 // sub-window and never changed while it matters, so the one compare-and-swap on
 // the word decides. A mark may be written a moment early by a goroutine that then
 // loses the race for the word; admissions made in between count as made in the
-// later sub-window, which again errs on the strict side.
+// later sub-window, which again errs on the strict side (and, should that goroutine's
+// clock be many sub-windows ahead of the others', for that much longer).
 //
 // The counts that sub-window approximations interpolate (Cloudflare, "How we built
 // rate limiting capable of scaling to millions of domains", 2017) over-admit when
@@ -79,7 +80,7 @@ type State struct {
 	// Reset is how long until nothing is used, if nobody else comes.
 	Reset time.Duration
 	// RetryAfter is how long until one more would be admitted, if nobody else
-	// comes; 0 when one would be now.
+	// comes; 0 when one would be now, and in what Allow says of an admission.
 	RetryAfter time.Duration
 }
 
@@ -104,8 +105,8 @@ func (w *Window) SetLimit(limit int64) { w.limit.Store(limit) }
 
 // Allow admits one, or says when one will be. The error is nil or ErrFrozen.
 func (w *Window) Allow(now time.Duration) (State, bool, error) {
-	for {
-		v, err := w.view(now)
+	for decision := now; ; {
+		v, err := w.view(decision)
 		if err != nil {
 			return State{}, false, err
 		}
@@ -115,35 +116,40 @@ func (w *Window) Allow(now time.Duration) (State, bool, error) {
 			}
 			return State{Limit: v.limit, Remaining: v.limit - v.used - 1, Reset: w.begin(v.at+subWindows+1) - now}, true, nil
 		}
-		if s, ok := w.state(&v, now); ok {
+		s, ok, later := w.state(&v, now)
+		if ok {
 			return s, false, nil
 		}
+		decision = max(decision, later)
 	}
 }
 
 // Peek says what Allow would find, without admitting. The error is nil or ErrFrozen.
 func (w *Window) Peek(now time.Duration) (State, error) {
-	for {
-		v, err := w.view(now)
+	for decision := now; ; {
+		v, err := w.view(decision)
 		if err != nil {
 			return State{}, err
 		}
-		if s, ok := w.state(&v, now); ok {
+		s, ok, later := w.state(&v, now)
+		if ok {
 			return s, nil
 		}
+		decision = max(decision, later)
 	}
 }
 
-// Freeze ends the Window and returns how many it still counts at now, for the
-// Window that takes its place. Every later call gets ErrFrozen.
-func (w *Window) Freeze(now time.Duration) int64 {
+// Freeze ends the Window and returns how many it still counts at now, and the time from
+// which the Window that takes its place must count them: no admission was later. Every
+// later call gets ErrFrozen.
+func (w *Window) Freeze(now time.Duration) (used int64, from time.Duration) {
 	for {
 		v, err := w.view(now)
 		if err != nil {
-			return 0
+			return 0, now
 		}
 		if w.word.CompareAndSwap(v.word, frozen) {
-			return v.used
+			return v.used, max(now, w.begin(v.at+1))
 		}
 	}
 }
@@ -197,16 +203,17 @@ func (w *Window) advance(from, to, count uint64) {
 	}
 }
 
-// state fills a State from v; false when the Window has moved on meanwhile.
-func (w *Window) state(v *view, now time.Duration) (State, bool) {
-	s := State{Limit: v.limit, Remaining: max(0, v.limit-v.used)}
+// state fills a State from v; false when the Window has moved on meanwhile. later is then
+// the time that somebody has seen, if it is later than that of v.
+func (w *Window) state(v *view, now time.Duration) (s State, ok bool, later time.Duration) {
+	s = State{Limit: v.limit, Remaining: max(0, v.limit-v.used)}
 	needRetry, needReset := v.used >= v.limit, v.used > 0
 	for j := v.at - subWindows + 1; (needRetry || needReset) && j <= v.at+1; j++ {
 		used := int64(0) // at+1: nothing has been admitted after the current sub-window
 		if j <= v.at {
 			number, base := unpack(w.marks[j&ringMask].Load())
 			if number != j {
-				return State{}, false
+				return State{}, false, w.begin(number)
 			}
 			used = int64((v.count - base) & countMask)
 		}
@@ -219,7 +226,7 @@ func (w *Window) state(v *view, now time.Duration) (State, bool) {
 			s.Reset, needReset = then, false
 		}
 	}
-	return s, w.word.Load() == v.word
+	return s, w.word.Load() == v.word, 0
 }
 
 // number is the sub-window that now lies in; the first is such that all marks

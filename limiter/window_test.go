@@ -213,9 +213,9 @@ func TestWindowFreezeCarriesOver(t *testing.T) {
 	for range 3 {
 		w.Allow(0)
 	}
-	used := w.Freeze(0)
-	if used != 3 {
-		t.Fatalf("Freeze returned %d, want 3", used)
+	used, from := w.Freeze(0)
+	if used != 3 || from != w.width {
+		t.Fatalf("Freeze returned %d from %v, want 3 from the end of the sub-window", used, from)
 	}
 	if _, _, err := w.Allow(0); !errors.Is(err, ErrFrozen) {
 		t.Fatalf("Allow on a frozen window: %v", err)
@@ -223,7 +223,7 @@ func TestWindowFreezeCarriesOver(t *testing.T) {
 	if _, err := w.Peek(0); !errors.Is(err, ErrFrozen) {
 		t.Fatalf("Peek on a frozen window: %v", err)
 	}
-	next := NewWindow(4, time.Minute, 0, used)
+	next := NewWindow(4, time.Minute, from, used)
 	if _, ok, _ := next.Allow(0); !ok {
 		t.Fatal("the fourth of four was refused")
 	}
@@ -256,13 +256,47 @@ func TestWindowFreezeConcurrent(t *testing.T) {
 		}
 		wg.Go(func() {
 			old := current.Load()
-			used := old.Freeze(0)
-			current.Store(NewWindow(limit, time.Minute, 0, used))
+			used, from := old.Freeze(0)
+			current.Store(NewWindow(limit, time.Minute, from, used))
 		})
 		wg.Wait()
 		if n.Load() != limit {
 			t.Fatalf("%d admitted by both windows together, want exactly %d", n.Load(), limit)
 		}
+	}
+}
+
+// TestWindowFreezeKeepsTheTime: what was admitted after the clock of Freeze was read is
+// not dated before it.
+func TestWindowFreezeKeepsTheTime(t *testing.T) {
+	const limit = 10
+	old := NewWindow(limit, time.Second, 0, 0)
+	for range limit {
+		if _, ok, _ := old.Allow(500 * time.Millisecond); !ok {
+			t.Fatal("refused below the limit")
+		}
+	}
+	used, from := old.Freeze(0)
+	next := NewWindow(limit, 2*time.Second, from, used)
+	if s, ok, _ := next.Allow(2500 * time.Millisecond); ok {
+		t.Errorf("one more was admitted two seconds after the last of %d: %+v", limit, s)
+	}
+}
+
+// TestWindowMarkAhead: a mark written by a goroutine that stalled before it could say so
+// neither holds others up nor lets more in.
+func TestWindowMarkAhead(t *testing.T) {
+	w := NewWindow(1, time.Second, 0, 0)
+	if _, ok, _ := w.Allow(0); !ok {
+		t.Fatal("the first was refused")
+	}
+	n, count := unpack(w.word.Load())
+	w.marks[(n+100)&ringMask].Store(pack(n+100, count))
+	if s, _, _ := w.Allow(0); s.Limit != 1 {
+		t.Errorf("%+v", s)
+	}
+	if _, err := w.Peek(0); err != nil {
+		t.Error(err)
 	}
 }
 

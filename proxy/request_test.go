@@ -580,10 +580,10 @@ func TestUpstreamFailures(t *testing.T) {
 
 // TestUnaskedBytes: what an upstream says without being asked is nobody's answer.
 func TestUnaskedBytes(t *testing.T) {
-	said := make(chan struct{}, 1)
+	answered, said := make(chan struct{}), make(chan struct{})
 	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
 		_, _ = io.WriteString(conn, okReply)
-		<-said // the gateway has the answer by now
+		<-answered
 		_, _ = io.WriteString(conn, reply("200 OK", "application/json", `{"stray":1}`))
 		said <- struct{}{}
 	})
@@ -592,7 +592,7 @@ func TestUnaskedBytes(t *testing.T) {
 		if a := g.post("/v1/chat/completions", `{"model":"m"}`); a.body != okAnnotated {
 			t.Fatalf("got somebody else's answer: %s", a.body)
 		}
-		said <- struct{}{}
+		answered <- struct{}{}
 		<-said
 	}
 }
