@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Sig
 	if (command != "" && command != "check") || flags.NArg() > 0 {
 		return fmt.Errorf("sluice does not know %q\n%s", append([]string{command}, flags.Args()...), usage)
 	}
-	cfg, _, err := config.Load(*path)
+	cfg, digest, err := config.Load(*path)
 	if err != nil {
 		return err
 	}
@@ -64,5 +64,5 @@ func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Sig
 		fmt.Fprintln(stderr, *path+": ok")
 		return nil
 	}
-	return serve(ctx, *path, cfg, slog.New(slog.NewJSONHandler(stderr, nil)), hup, ready)
+	return serve(ctx, *path, cfg, digest, slog.New(slog.NewJSONHandler(stderr, nil)), hup, ready)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // serve runs the gateway until ctx ends, then drains it.
-func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
+func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, log *slog.Logger, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
 	started := time.Now()
 	clock := func() time.Duration { return time.Since(started) }
 	store, err := keys.Open(cfg.Keys.Store, clock)
@@ -31,7 +31,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 	upstreams := pool.New(m, nil)
 	defer upstreams.Close()
 	gateway := proxy.New(store, upstreams, m, log, clock)
-	live, err := config.NewLive(path, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
+	live, err := config.NewLive(path, cfg, digest, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"path"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,7 +44,7 @@ func New(live *config.Live, store *keys.Store, p *proxy.Proxy, m *metrics.Metric
 		Handler:           a.handler(metricsHandler),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
-		WriteTimeout:      5 * time.Minute, // a profile takes as long as it is asked to
+		WriteTimeout:      2 * time.Minute, // a profile takes up to one
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -68,9 +71,10 @@ func (a *Admin) Shutdown(ctx context.Context) {
 
 func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	route := func(path string, methods map[string]http.HandlerFunc) {
+	open := map[string]bool{"/healthz": true, "/readyz": true}
+	route := func(pattern string, methods map[string]http.HandlerFunc) {
 		allow := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			method := r.Method
 			if method == http.MethodHead && methods[method] == nil {
 				method = http.MethodGet
@@ -84,28 +88,64 @@ func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 			h(w, r)
 		})
 	}
-	get := func(path string, h http.HandlerFunc) { route(path, map[string]http.HandlerFunc{http.MethodGet: h}) }
+	get := func(pattern string, h http.HandlerFunc) {
+		route(pattern, map[string]http.HandlerFunc{http.MethodGet: h})
+	}
 
 	get("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 200, map[string]string{"status": "ok"}) })
 	get("/readyz", a.readyz)
-	route("/api/keys", map[string]http.HandlerFunc{"GET": a.authorized(a.listKeys), "POST": a.authorized(a.createKey)})
+	route("/api/keys", map[string]http.HandlerFunc{"GET": a.listKeys, "POST": a.createKey})
 	route("/api/keys/{id}", map[string]http.HandlerFunc{
-		"GET": a.authorized(a.showKey), "PATCH": a.authorized(a.updateKey), "DELETE": a.authorized(a.deleteKey)})
-	route("/api/keys/{id}/rotate", map[string]http.HandlerFunc{"POST": a.authorized(a.rotateKey)})
-	get("/api/models", a.authorized(a.listModels))
-	get("/api/upstreams", a.authorized(a.listUpstreams))
-	get("/api/config", a.authorized(a.showConfig))
-	route("/api/reload", map[string]http.HandlerFunc{"POST": a.authorized(a.reload)})
-	get("/metrics", a.authorized(metricsHandler.ServeHTTP))
-	get("/debug/pprof/", a.authorized(pprof.Index))
-	get("/debug/pprof/cmdline", a.authorized(pprof.Cmdline))
-	get("/debug/pprof/profile", a.authorized(pprof.Profile))
-	route("/debug/pprof/symbol", map[string]http.HandlerFunc{"GET": a.authorized(pprof.Symbol), "POST": a.authorized(pprof.Symbol)})
-	get("/debug/pprof/trace", a.authorized(pprof.Trace))
-	mux.HandleFunc("/", a.authorized(func(w http.ResponseWriter, _ *http.Request) {
-		writeError(w, 404, "not_found", "", "there is nothing at this path")
-	}))
-	return mux
+		"GET": a.showKey, "PATCH": a.updateKey, "DELETE": a.deleteKey})
+	route("/api/keys/{id}/rotate", map[string]http.HandlerFunc{"POST": a.rotateKey})
+	get("/api/models", a.listModels)
+	get("/api/upstreams", a.listUpstreams)
+	get("/api/config", a.showConfig)
+	route("/api/reload", map[string]http.HandlerFunc{"POST": a.reload})
+	get("/metrics", metricsHandler.ServeHTTP)
+	get("/debug/pprof/", pprof.Index)
+	get("/debug/pprof/cmdline", pprof.Cmdline)
+	get("/debug/pprof/profile", bounded(pprof.Profile))
+	route("/debug/pprof/symbol", map[string]http.HandlerFunc{"GET": pprof.Symbol, "POST": pprof.Symbol})
+	get("/debug/pprof/trace", bounded(pprof.Trace))
+	mux.HandleFunc("/", notFound)
+	authorized := a.authorized(mux.ServeHTTP)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if v := recover(); v != nil && v != http.ErrAbortHandler {
+				a.log.Error("panic in an admin request", "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+				writeError(w, 500, "internal", "", "the gateway failed; the log says how")
+			}
+		}()
+		switch {
+		case open[r.URL.Path]:
+			mux.ServeHTTP(w, r)
+		case r.URL.Path != path.Clean(r.URL.Path) && r.URL.Path != "/debug/pprof/":
+			notFound(w, r) // the mux would redirect
+		default:
+			authorized(w, r)
+		}
+	})
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	writeError(w, 404, "not_found", "", "there is nothing at this path")
+}
+
+// longestProfile is the most that a profile or a trace may take, in seconds.
+const longestProfile = 60
+
+// bounded refuses what would take longer; the time is in the query.
+func bounded(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if text := r.URL.Query().Get("seconds"); text != "" {
+			if n, err := strconv.ParseFloat(text, 64); err != nil || !(n > 0 && n <= longestProfile) {
+				writeError(w, 400, "invalid_request", "seconds", "seconds must be above 0 and at most "+strconv.Itoa(longestProfile))
+				return
+			}
+		}
+		h(w, r)
+	}
 }
 
 // authorized lets requests through that carry the admin token, compared by hash and in

@@ -53,7 +53,11 @@ func start(t *testing.T) *port {
 	m := metrics.New()
 	upstreams := pool.New(m, nil)
 	gateway := proxy.New(p.keys, upstreams, m, log, clock)
-	live, err := config.NewLive(p.path, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
+	cfg, digest, err := config.Load(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, err := config.NewLive(p.path, cfg, digest, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +130,13 @@ func TestEverythingNeedsTheToken(t *testing.T) {
 		}
 	}
 	p.refused("GET", "/nowhere", "", 404, "not_found", "", "")
+	p.refused("DELETE", "/api/config", "", 401, "invalid_api_key", "", "", "Authorization", "")
+	for _, path := range []string{"//api/keys", "/api/../api/keys", "/api/keys/"} {
+		p.refused("GET", path, "", 404, "not_found", "", "")
+	}
+	for _, seconds := range []string{"61", "-1", "x", "NaN"} {
+		p.refused("GET", "/debug/pprof/profile?seconds="+seconds, "", 400, "invalid_request", "seconds", "at most 60")
+	}
 	if w := p.raw("PUT", "/api/keys", ""); w.Code != 405 || w.Header().Get("Allow") != "GET, POST" {
 		t.Errorf("%d, Allow %q", w.Code, w.Header().Get("Allow"))
 	}
@@ -201,7 +212,9 @@ func TestKeysThatCannotBe(t *testing.T) {
 		`{"name":"x","limits":{"requests":"5"}}`: {"limits.requests", "whole number"}, `{"name":"x","limits":{"requests":1.5}}`: {"limits.requests", "whole number"},
 		`{"name":"x","limits":{"requests":0}}`: {"limits.requests", "from 1 to"}, `{"name":"x","limits":{"requests":5,"period":60}}`: {"limits.period", "60s"},
 		`{"name":"x","limits":{"requests":5,"period":"1ms"}}`: {"limits.period", "from"}, `{"name":"x","limits":{"period":"60s"}}`: {"limits.period", "needs limits.requests"},
-		`{"name":"x","limits":{"concurrent":0}}`: {"limits.concurrent", "from 1"}, `{"name":"x","id":"key_1"}`: {"id", "not a known"}, `{"name":"x","key":"sk"}`: {"key", "not a known"},
+		`{"name":"x","limits":{"concurrent":0}}`: {"limits.concurrent", "from 1"}, `{"name":"x","disabled":null}`: {"disabled", "true or false"}, `{"name":"x","models":null}`: {"models", "a list"}, `{"name":null}`: {"name", "a string"},
+		`{"name":"x","name":"y"}`: {"name", "twice"}, `{"name":"x","limits":{"requests":5,"period":null}}`: {"limits.period", "60s"},
+		`{"name":"x","id":"key_1"}`: {"id", "not a known"}, `{"name":"x","key":"sk"}`: {"key", "not a known"},
 	} {
 		code := "invalid_request"
 		if want[0] == "" {

@@ -1,12 +1,12 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"sluice/keys"
 )
@@ -132,7 +132,12 @@ func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 var errBody = errors.New("the body must be one JSON object")
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if err != nil && !errors.As(err, &tooLarge) {
+		return nil, errBody // it broke off
+	}
+	return body, err
 }
 
 func readChange(w http.ResponseWriter, r *http.Request, s *keys.Spec) error {
@@ -143,69 +148,106 @@ func readChange(w http.ResponseWriter, r *http.Request, s *keys.Spec) error {
 	return change(s, body)
 }
 
-// field is one that a body may have: where its value goes, and what it must be.
+// field is one that a body may have: where its value goes, and what it must be. null is
+// allowed where it clears something.
 type field struct {
 	into any
 	want string
+	null bool
 }
 
-// change puts the fields of a JSON object into s: an absent one stays, a null clears.
+// change puts the fields of a JSON object into s: an absent one stays, a null clears. After
+// an error s is not to be used.
 func change(s *keys.Spec, body []byte) error {
-	limits := json.RawMessage(nil)
-	var expires *time.Time
-	fields, err := decode("", body, map[string]field{
-		"name":       {&s.Name, "a string"},
-		"expires_at": {&expires, `a time such as "2027-01-31T00:00:00Z", or null`},
-		"disabled":   {&s.Disabled, "true or false"},
-		"models":     {&s.Models, "a list of model names"},
-		"limits":     {&limits, "an object"},
+	var given keys.Spec
+	var limits json.RawMessage
+	has, err := decode("", body, map[string]field{
+		"name":       {into: &given.Name, want: "a string"},
+		"expires_at": {into: &given.ExpiresAt, want: `a time such as "2027-01-31T00:00:00Z", or null`, null: true},
+		"disabled":   {into: &given.Disabled, want: "true or false"},
+		"models":     {into: &given.Models, want: "a list of model names"},
+		"limits":     {into: &limits, want: "an object, or null", null: true},
 	})
 	if err != nil {
 		return err
 	}
-	if fields["expires_at"] {
-		s.ExpiresAt = expires
+	if has["name"] {
+		s.Name = given.Name
+	}
+	if has["expires_at"] {
+		s.ExpiresAt = given.ExpiresAt
+	}
+	if has["disabled"] {
+		s.Disabled = given.Disabled
+	}
+	if has["models"] {
+		s.Models = given.Models
+	}
+	if !has["limits"] {
+		return nil
+	}
+	if string(limits) == "null" {
+		s.Limits = keys.Limits{}
+		return nil
+	}
+	return changeLimits(&s.Limits, limits)
+}
+
+func changeLimits(l *keys.Limits, body []byte) error {
+	var given keys.Limits
+	has, err := decode("limits.", body, map[string]field{
+		"requests":   {into: &given.Requests, want: "a whole number, or null", null: true},
+		"period":     {into: &given.Period, want: `a duration such as "60s"`},
+		"concurrent": {into: &given.Concurrent, want: "a whole number, or null", null: true},
+	})
+	if err != nil {
+		return err
+	}
+	if has["requests"] {
+		l.Requests = given.Requests
+	}
+	if has["concurrent"] {
+		l.Concurrent = given.Concurrent
 	}
 	switch {
-	case !fields["limits"]:
-	case string(limits) == "null":
-		s.Limits = keys.Limits{}
-	default:
-		given, err := decode("limits.", limits, map[string]field{
-			"requests":   {&s.Limits.Requests, "a whole number, or null"},
-			"period":     {&s.Limits.Period, `a duration such as "60s"`},
-			"concurrent": {&s.Limits.Concurrent, "a whole number, or null"},
-		})
-		if err != nil {
-			return err
-		}
-		if s.Limits.Requests == nil && !given["period"] {
-			s.Limits.Period = nil // it goes with the requests
-		}
+	case has["period"]:
+		l.Period = given.Period
+	case l.Requests == nil:
+		l.Period = nil // it goes with the requests
 	}
 	return nil
 }
 
-// decode reads a JSON object field by field, so that an error names its field, and returns
-// which fields there are.
+// decode reads a JSON object field by field in its order, so that an error names its field,
+// and returns which fields there are.
 func decode(prefix string, body []byte, fields map[string]field) (map[string]bool, error) {
-	var values map[string]json.RawMessage
-	if err := json.Unmarshal(body, &values); err != nil || values == nil {
+	if !json.Valid(body) || len(bytes.TrimSpace(body)) == 0 || bytes.TrimSpace(body)[0] != '{' {
 		if prefix != "" {
-			return nil, &keys.FieldError{Field: prefix[:len(prefix)-1], Message: "must be an object"}
+			return nil, &keys.FieldError{Field: prefix[:len(prefix)-1], Message: "must be an object, or null"}
 		}
 		return nil, errBody
 	}
-	given := map[string]bool{}
-	for name, value := range values {
+	d := json.NewDecoder(bytes.NewReader(body))
+	_, _ = d.Token() // the brace; the body is valid
+	has := map[string]bool{}
+	for d.More() {
+		token, _ := d.Token()
+		name, _ := token.(string)
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, errBody
+		}
+		bad := func(message string) error { return &keys.FieldError{Field: prefix + name, Message: message} }
 		f, known := fields[name]
-		if !known {
-			return nil, &keys.FieldError{Field: prefix + name, Message: "is not a known field"}
+		switch {
+		case !known:
+			return nil, bad("is not a known field")
+		case has[name]:
+			return nil, bad("is there twice")
+		case string(value) == "null" && !f.null, json.Unmarshal(value, f.into) != nil:
+			return nil, bad("must be " + f.want)
 		}
-		if err := json.Unmarshal(value, f.into); err != nil {
-			return nil, &keys.FieldError{Field: prefix + name, Message: "must be " + f.want}
-		}
-		given[name] = true
+		has[name] = true
 	}
-	return given, nil
+	return has, nil
 }

@@ -16,6 +16,8 @@ var (
 	// A model's name travels in a header, where , and ; have a meaning.
 	modelName  = regexp.MustCompile(`^[!-+\--:<-~]{1,200}$`)
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
+	fieldName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
+	portNumber = regexp.MustCompile(`^[0-9]{1,5}$`)
 	pathName   = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
 )
 
@@ -27,6 +29,9 @@ var ownHeaders = []string{"connection", "content-length", "host", "keep-alive", 
 func (d *decoder) check(cfg *Config) {
 	d.checkAddress("listen", cfg.Listen)
 	d.checkAddress("admin.listen", cfg.Admin.Listen)
+	if cfg.Listen == cfg.Admin.Listen && !strings.HasSuffix(cfg.Listen, ":0") {
+		d.find("admin.listen", "must not be the same as listen")
+	}
 	switch token := cfg.Admin.Token.Reveal(); {
 	case d.refused("admin.token"):
 	case token == "":
@@ -65,8 +70,8 @@ func (d *decoder) refused(path string) bool {
 func (d *decoder) checkAddress(path, address string) {
 	_, port, err := net.SplitHostPort(address)
 	n, perr := strconv.Atoi(port)
-	if err != nil || perr != nil || n < 0 || n > 65535 {
-		d.find(path, `must be "host:port" or ":port", not %q`, address)
+	if err != nil || perr != nil || n > 65535 || !portNumber.MatchString(port) {
+		d.find(path, `must be "host:port" or ":port", not %s`, d.shown(path, address))
 	}
 }
 
@@ -87,9 +92,9 @@ func (d *decoder) checkInt(path string, n, low, high int) {
 func (d *decoder) checkPath(path, value string) {
 	switch {
 	case !pathName.MatchString(value):
-		d.find(path, `must be the part after /v1, such as "/images/edits", not %q`, value)
+		d.find(path, `must be the part after /v1, such as "/images/edits", not %s`, d.shown(path, value))
 	case value == "/key" || value == "/models" || strings.HasPrefix(value, "/models/"):
-		d.find(path, "%s is the gateway's own", value)
+		d.find(path, "%s is the gateway's own", d.shown(path, value))
 	}
 }
 
@@ -108,9 +113,21 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 		if !printable(u.APIKey.Reveal()) {
 			d.find(path+".api_key", "must not have spaces or control characters")
 		}
-		if !headerName.MatchString(u.AuthHeader) {
-			d.find(path+".auth_header", "is not a header name: %q", u.AuthHeader)
+		d.checkBaseURL(path+".base_url", &u.BaseURL)
+		switch {
+		case !headerName.MatchString(u.AuthHeader):
+			d.find(path+".auth_header", "must be a header's name alone; the key goes into api_key") // not shown: the key may be in it
+		case slices.Contains(ownHeaders, strings.ToLower(u.AuthHeader)):
+			d.find(path+".auth_header", "%s is the gateway's own and cannot be set", u.AuthHeader)
 		}
+		switch field := u.ModelField; {
+		case field == "":
+		case !fieldName.MatchString(field):
+			d.find(path+".model_field", "must be a name of letters, digits, dots, dashes and underscores")
+		case field == "stream" || field == "gateway":
+			d.find(path+".model_field", "%s has a meaning of its own", field)
+		}
+		seen := map[string]bool{}
 		for _, h := range slices.Sorted(maps.Keys(u.Headers)) {
 			switch {
 			case !headerName.MatchString(h):
@@ -119,8 +136,35 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 				d.find(path+".headers."+h, "is the gateway's own and cannot be set")
 			case strings.ContainsFunc(u.Headers[h].Reveal(), control):
 				d.find(path+".headers."+h, "must not have control characters")
+			case seen[strings.ToLower(h)]:
+				d.find(path+".headers."+h, "is there twice, in different case")
 			}
+			seen[strings.ToLower(h)] = true
 		}
+	}
+}
+
+// checkBaseURL refuses what would not be asked for as it is written.
+func (d *decoder) checkBaseURL(path string, u *URL) {
+	if u.Host == "" {
+		return // said
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			d.find(path, "its port must be from 1 to 65535")
+		}
+	}
+	if strings.ContainsAny(u.Hostname(), ", ") {
+		d.find(path, "must name one host")
+	}
+	for segment := range strings.SplitSeq(strings.TrimSuffix(u.Path, "/"), "/") {
+		if segment == "." || segment == ".." {
+			d.find(path, `its path must not have "." or ".." segments`)
+			return
+		}
+	}
+	if strings.Contains(u.Path, "//") {
+		d.find(path, `its path must not have "//"`)
 	}
 }
 
@@ -147,7 +191,7 @@ func (d *decoder) checkModels(cfg *Config) {
 			case t.Upstream == "":
 				d.find(at+".upstream", "is needed; upstreams are %s", upstreams)
 			case !ok && !d.refused(at+".upstream"):
-				d.find(at+".upstream", "no upstream is called %q; upstreams are %s", t.Upstream, upstreams)
+				d.find(at+".upstream", "no upstream is called %s; upstreams are %s", d.shown(at+".upstream", t.Upstream), upstreams)
 			}
 			if strings.ContainsFunc(t.Model, control) || len(t.Model) > 200 {
 				d.find(at+".model", "must have at most 200 characters and no control characters")
@@ -164,9 +208,9 @@ func (d *decoder) checkModels(cfg *Config) {
 			at := path + ".fallbacks[" + strconv.Itoa(i) + "]"
 			switch {
 			case cfg.Models[f] == nil:
-				d.find(at, "no model is called %q", f)
+				d.find(at, "no model is called %s", d.shown(at, f))
 			case slices.Contains(m.Fallbacks[:i], f):
-				d.find(at, "%q is named twice", f)
+				d.find(at, "%s is named twice", d.shown(at, f))
 			}
 		}
 	}

@@ -40,8 +40,10 @@ type decoder struct {
 	positions map[string]position // of each field that the file has, by path
 	anchors   map[string]ast.Node
 	digest    hash.Hash
+	expanded  map[string]bool // paths whose text came from the environment or a file
 	nodes     int
 	depth     int
+	endless   bool // maxNodes or maxDepth was passed, and that was said
 	broken    bool // the file is no YAML: nothing more can be said of it
 }
 
@@ -63,6 +65,27 @@ func (d *decoder) at(path string) position {
 	}
 }
 
+// over reports whether the file asks for too much; the first time it says so.
+func (d *decoder) over(at position, path string) bool {
+	if d.nodes <= maxNodes && d.depth <= maxDepth {
+		return d.endless
+	}
+	if !d.endless {
+		d.endless = true
+		d.add(at, path, "nested too deep, or too many aliases")
+	}
+	return true
+}
+
+// shown is a value for a finding. What was put in from the environment or a file may be a
+// secret and is not shown.
+func (d *decoder) shown(path, value string) string {
+	if d.expanded[path] {
+		return "what the environment or a file has"
+	}
+	return strconv.Quote(value)
+}
+
 // anchorsIn remembers every anchor below n.
 func (d *decoder) anchorsIn(n ast.Node) {
 	ast.Walk(anchorVisitor{d}, n)
@@ -72,7 +95,11 @@ type anchorVisitor struct{ d *decoder }
 
 func (v anchorVisitor) Visit(n ast.Node) ast.Visitor {
 	if a, ok := n.(*ast.AnchorNode); ok && a.Name != nil {
-		v.d.anchors[a.Name.GetToken().Value] = a.Value
+		name := a.Name.GetToken().Value
+		if v.d.anchors[name] != nil {
+			v.d.add(positionOf(a.GetToken()), "", "an anchor is there twice under one name; give each its own")
+		}
+		v.d.anchors[name] = a.Value
 	}
 	return v
 }
@@ -93,10 +120,7 @@ func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
 	d.depth++
 	defer func() { d.depth-- }()
 	at := positionOf(n.GetToken())
-	if d.nodes > maxNodes || d.depth > maxDepth {
-		if d.nodes == maxNodes+1 || d.depth == maxDepth+1 {
-			d.add(at, path, "nested too deep, or too many aliases")
-		}
+	if d.over(at, path) {
 		return
 	}
 	if _, known := d.positions[path]; !known {
@@ -107,12 +131,18 @@ func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
 		d.decode(path, n.Value, v)
 		return
 	case *ast.TagNode:
+		// What stands behind an unknown one would be lost; the text is not quoted, as a
+		// secret may begin with an exclamation mark.
+		if !plainTags[n.Start.Value] {
+			d.add(at, path, "a tag (!…) that is not known; quote a value that begins with an exclamation mark")
+			return
+		}
 		d.decode(path, n.Value, v)
 		return
 	case *ast.AliasNode:
 		target, ok := d.anchors[n.Value.GetToken().Value]
 		if !ok {
-			d.add(at, path, "no anchor is called %q", n.Value.GetToken().Value)
+			d.add(at, path, "an alias (*…) without its anchor; quote a value that begins with an asterisk")
 			return
 		}
 		d.decode(path, target, v)
@@ -138,6 +168,8 @@ func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
 		d.scalar(path, n, v)
 	}
 }
+
+var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!bool": true, "!!float": true, "!!map": true, "!!seq": true}
 
 func newDefault(t reflect.Type) reflect.Value {
 	v := reflect.New(t)
@@ -200,7 +232,10 @@ func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at po
 	seen := map[string]position{}
 	var walk func(n ast.Node, merged bool)
 	walk = func(n ast.Node, merged bool) {
-		if d.nodes++; d.nodes > maxNodes {
+		d.nodes++
+		d.depth++
+		defer func() { d.depth-- }()
+		if d.over(positionOf(n.GetToken()), path) {
 			return
 		}
 		var values []*ast.MappingValueNode
@@ -217,7 +252,7 @@ func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at po
 				walk(target, merged)
 				return
 			}
-			d.add(positionOf(n.GetToken()), path, "no anchor is called %q", n.Value.GetToken().Value)
+			d.add(positionOf(n.GetToken()), path, "an alias (*…) without its anchor")
 			return
 		default:
 			d.add(positionOf(n.GetToken()), path, "must be a mapping (name: value), not %s", describe(n))
@@ -227,6 +262,12 @@ func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at po
 		for _, pair := range values {
 			if pair.Key.IsMergeKey() {
 				merges = append(merges, pair.Value)
+				continue
+			}
+			switch pair.Key.(type) {
+			case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+			default:
+				d.add(positionOf(pair.Key.GetToken()), path, "a name must be plain, without anchor, tag or question mark")
 				continue
 			}
 			name := pair.Key.GetToken().Value
@@ -294,6 +335,7 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 			return
 		}
 		expanded = true
+		d.expanded[path] = true
 	}
 	bad := func() {
 		d.add(at, path, "must be %s, not %q", wanted(v), raw)
@@ -359,17 +401,19 @@ func wanted(v reflect.Value) string {
 	return "a string"
 }
 
+// describe names what n is, without its text: it may be a secret in the wrong place.
 func describe(n ast.Node) string {
-	switch n := n.(type) {
+	switch n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		return "a mapping"
 	case *ast.SequenceNode:
 		return "a list"
-	case *ast.StringNode:
-		return strconv.Quote(n.Value)
-	default:
-		return strconv.Quote(n.GetToken().Value)
+	case *ast.IntegerNode, *ast.FloatNode:
+		return "a number"
+	case *ast.BoolNode:
+		return "true or false"
 	}
+	return "a string"
 }
 
 var sizeUnits = []struct {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,7 +47,10 @@ func (d *decoder) lookUp(inside string) (string, error) {
 	}
 	name, fallback, hasFallback := strings.Cut(inside, ":-")
 	if !envName.MatchString(name) {
-		return "", fmt.Errorf("${%s} is not understood; ${NAME}, ${NAME:-default} and ${file:/path} are", inside)
+		return "", errors.New("${…} is not understood; ${NAME}, ${NAME:-default} and ${file:/path} are")
+	}
+	if strings.Contains(fallback, "${") {
+		return "", fmt.Errorf("the default of ${%s:-…} must not have another ${…} in it", name)
 	}
 	value, set := d.env(name)
 	if set && (value != "" || !hasFallback) {
@@ -62,6 +66,12 @@ func (d *decoder) readSecret(name string) (string, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(filepath.Dir(d.file), name)
 	}
+	// Not a pipe or a device, which might never end or never begin.
+	if info, err := os.Stat(name); err != nil {
+		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
+	} else if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("cannot read ${file:…}: %s is not a file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
@@ -74,6 +84,6 @@ func (d *decoder) readSecret(name string) (string, error) {
 	if len(b) > maxSecretFile {
 		return "", fmt.Errorf("cannot read ${file:%s}: it is larger than 1 MiB", name)
 	}
-	d.digest.Write(b)
+	d.addDigest(name, b)
 	return strings.TrimRight(string(b), "\r\n"), nil
 }

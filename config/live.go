@@ -25,6 +25,7 @@ type Live struct {
 	mu     sync.Mutex // one reload at a time
 	digest Digest
 	status Status
+	first  *Config // what cannot change live is as it was in this one
 
 	statusMu sync.Mutex
 	shown    Status
@@ -41,12 +42,12 @@ type Status struct {
 	TriedAt time.Time `json:"tried_at"`
 }
 
-// NewLive loads the file. apply makes a configuration take effect or leaves everything
-// as it was and says why; it is called here for the first time, and never twice at once.
-// reloaded is told of every later attempt.
-func NewLive(path string, log *slog.Logger, apply func(*Config) error, reloaded func(Status)) (*Live, error) {
-	l := &Live{path: path, log: log, apply: apply, reloaded: reloaded}
-	if err := l.load(true); err != nil {
+// NewLive begins with cfg, which Load has read from path. apply makes a configuration take
+// effect or leaves everything as it was and says why; it is called here for the first time,
+// and never twice at once. reloaded is told of every later attempt.
+func NewLive(path string, cfg *Config, digest Digest, log *slog.Logger, apply func(*Config) error, reloaded func(Status)) (*Live, error) {
+	l := &Live{path: path, log: log, apply: apply, reloaded: reloaded, first: cfg}
+	if err := l.effect(cfg, digest, nil); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -70,11 +71,17 @@ func (l *Live) load(force bool) error {
 	if !force && digest == l.digest {
 		return nil
 	}
+	err = l.effect(cfg, digest, err)
+	l.report(cfg, err)
+	return err
+}
+
+// effect applies what was loaded, or keeps why it could not be.
+func (l *Live) effect(cfg *Config, digest Digest, err error) error {
 	l.digest = digest
 	if err == nil {
 		err = l.apply(cfg)
 	}
-	before := l.status.Config
 	l.status.TriedAt = time.Now().UTC()
 	if err != nil {
 		l.status.Error = err.Error()
@@ -88,9 +95,6 @@ func (l *Live) load(force bool) error {
 		if idle := withoutEffect(cfg); len(idle) > 0 {
 			l.log.Warn("config has settings that this version checks but does not act on", "fields", strings.Join(idle, ", "))
 		}
-	}
-	if before != nil {
-		l.report(before, cfg, err)
 	}
 	return err
 }
@@ -115,13 +119,13 @@ func withoutEffect(cfg *Config) (fields []string) {
 	return fields
 }
 
-func (l *Live) report(before, after *Config, err error) {
+func (l *Live) report(cfg *Config, err error) {
 	defer l.reloaded(l.status)
 	if err != nil {
 		l.log.Error("config not reloaded; the old one stays in effect", "file", l.path, "error", err)
 		return
 	}
-	if fixed := fixedChanges(before, after); len(fixed) > 0 {
+	if fixed := fixedChanges(l.first, cfg); len(fixed) > 0 {
 		l.log.Warn("config has changes that need a restart", "fields", strings.Join(fixed, ", "))
 	}
 	l.log.Info("config reloaded", "file", l.path, "generation", l.status.Generation)
@@ -151,6 +155,9 @@ const (
 	settle = 100 * time.Millisecond
 	// settleMost bounds the wait in a folder that is never quiet.
 	settleMost = time.Second
+	// lookAgain is how often the file is looked at without a sign: a link on the way to
+	// its folder, or the folder itself, can be replaced unseen.
+	lookAgain = 10 * time.Second
 )
 
 // Watch reloads whenever the file's content changes, until ctx ends. It watches folders,
@@ -170,6 +177,8 @@ func (l *Live) Watch(ctx context.Context) error {
 
 	quiet := time.NewTimer(time.Hour)
 	quiet.Stop()
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
 	var first time.Time
 	for {
 		select {
@@ -198,6 +207,9 @@ func (l *Live) Watch(ctx context.Context) error {
 				l.log.Warn("cannot watch config", "error", err)
 			}
 			_ = l.load(false) // logged there
+		case <-again.C:
+			_ = l.addFolders(w) // the load says so if there is none
+			_ = l.load(false)
 		}
 	}
 }

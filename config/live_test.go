@@ -50,7 +50,11 @@ func (l *lockedBuffer) String() string {
 func watch(t *testing.T, path string) *watched {
 	t.Helper()
 	w := &watched{t: t, applied: make(chan int, 100), tried: make(chan Status, 100), log: &lockedBuffer{}}
-	live, err := NewLive(path, slog.New(slog.NewTextHandler(w.log, nil)),
+	cfg, digest, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, err := NewLive(path, cfg, digest, slog.New(slog.NewTextHandler(w.log, nil)),
 		func(c *Config) error { w.applied <- c.Limits.InFlight; return nil },
 		func(s Status) { w.tried <- s })
 	if err != nil {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -51,11 +52,11 @@ func Load(path string) (*Config, Digest, error) {
 }
 
 func parse(path string, b []byte, env func(string) (string, bool)) (*Config, Digest, error) {
-	d := &decoder{file: path, env: env, positions: map[string]position{}, anchors: map[string]ast.Node{}}
+	d := &decoder{file: path, env: env, positions: map[string]position{}, anchors: map[string]ast.Node{}, expanded: map[string]bool{}}
 	d.digest = sha256.New()
-	d.digest.Write(b)
+	d.addDigest(path, b)
 	cfg := Default()
-	if body := d.document(b); body != nil {
+	if body := d.document(bytes.TrimPrefix(b, byteOrderMark)); body != nil {
 		d.anchorsIn(body)
 		d.decodeInto(cfg, body)
 	}
@@ -76,6 +77,45 @@ func parse(path string, b []byte, env func(string) (string, bool)) (*Config, Dig
 	return cfg, digest, nil
 }
 
+var byteOrderMark = []byte("\xEF\xBB\xBF")
+
+// addDigest adds a file to the digest, so that no two sets of files have the same.
+func (d *decoder) addDigest(name string, content []byte) {
+	fmt.Fprintf(d.digest, "%d %s %d ", len(name), name, len(content))
+	d.digest.Write(content)
+}
+
+const (
+	maxFile = 1 << 20
+	// maxBrackets is far above what any field needs. The parser's time grows much faster
+	// than the nesting.
+	maxBrackets = 64
+)
+
+// tooNested reports whether brackets, or dashes in one line, nest deeper than maxBrackets.
+// It does not know strings, and so may count some that are text.
+func tooNested(b []byte) bool {
+	depth, dashes := 0, 0
+	for i, c := range b {
+		switch c {
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth = max(0, depth-1)
+		case '\n':
+			dashes = 0
+		case '-', '?', ':':
+			if i+1 < len(b) && b[i+1] == ' ' {
+				dashes++
+			}
+		}
+		if depth > maxBrackets || dashes > 4*maxBrackets {
+			return true
+		}
+	}
+	return false
+}
+
 // document parses the YAML and returns its one document's body, nil for an empty or a
 // broken one.
 func (d *decoder) document(b []byte) (body ast.Node) {
@@ -88,6 +128,14 @@ func (d *decoder) document(b []byte) (body ast.Node) {
 			body = nil
 		}
 	}()
+	switch {
+	case len(b) > maxFile:
+		d.add(position{1, 1}, "", "larger than 1 MiB")
+		return nil
+	case tooNested(b):
+		d.add(position{1, 1}, "", "nested too deep")
+		return nil
+	}
 	file, err := parser.ParseBytes(b, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		var at interface {
@@ -95,7 +143,9 @@ func (d *decoder) document(b []byte) (body ast.Node) {
 			GetMessage() string
 		}
 		if errors.As(err, &at) && at.GetToken() != nil {
-			d.add(positionOf(at.GetToken()), "", "not valid YAML: %s", at.GetMessage())
+			// What the library quotes may be a secret.
+			message, _, _ := strings.Cut(at.GetMessage(), `"`)
+			d.add(positionOf(at.GetToken()), "", "not valid YAML: %s", strings.TrimRight(message, ": "))
 		} else {
 			d.add(position{1, 1}, "", "not valid YAML: %s", firstLine(err.Error()))
 		}

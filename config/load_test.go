@@ -131,6 +131,30 @@ func TestExpandedValuesAreNotExpandedAgain(t *testing.T) {
 	}
 }
 
+func TestByteOrderMark(t *testing.T) {
+	mustParse(t, "\xEF\xBB\xBF"+strings.TrimSpace(minimal))
+}
+
+func TestDigestTellsFilesApart(t *testing.T) {
+	dir := t.TempDir()
+	digest := func(a, b string) Digest {
+		t.Helper()
+		for name, text := range map[string]string{"a": a, "b": b} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, d, err := parse(filepath.Join(dir, "config.yaml"), []byte(minimal+`keys: {store: "${file:a}${file:b}"}`), getenv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if digest("xy", "z") == digest("x", "yz") {
+		t.Error("other files, same digest")
+	}
+}
+
 func TestAnchorsAndMerges(t *testing.T) {
 	cfg := mustParse(t, `
 admin: {token: "${TOKEN}"}

@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -9,8 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/valyala/fastjson"
 
 	"sluice/config"
 	"sluice/metrics"
@@ -170,10 +170,16 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 	return target
 }
 
-// quote writes s as a JSON string.
+// quote writes s as a JSON string. (fastjson's own way writes some characters as Go does,
+// not as JSON does.)
 func quote(s string) []byte {
-	var arena fastjson.Arena
-	return arena.NewString(s).MarshalTo(nil)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(s); err != nil {
+		panic("BUG: a string is not JSON: " + err.Error())
+	}
+	return bytes.TrimRight(b.Bytes(), "\n")
 }
 
 // Pick chooses one of the model's targets by weight.
