@@ -1,4 +1,5 @@
-# make run and make test need Go, make, a POSIX shell and curl, nothing else.
+# make run needs Go, a POSIX shell and curl; make test Go and, for the race detector, a C
+# compiler.
 
 GO ?= go
 # Of each fuzz target, in make fuzz.
@@ -35,4 +36,4 @@ bench-micro:
 	$(GO) test -run '^$$' -bench . -cpu 1,2 ./limiter ./keys ./sse ./proxy
 
 clean:
-	rm -rf sluice data
+	rm -f sluice

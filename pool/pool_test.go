@@ -1,0 +1,90 @@
+package pool
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"sluice/config"
+	"sluice/metrics"
+)
+
+func load(t *testing.T, text string) *config.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte("admin: {token: 0123456789abcdef}\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestPickByWeight(t *testing.T) {
+	cfg := load(t, `
+upstreams: {a: {base_url: "http://a/v1"}, b: {base_url: "http://b/v1"}}
+models: {m: {targets: [{upstream: a, weight: 3}, {upstream: b}]}}
+`)
+	model := New(metrics.New(), nil).Build(cfg).Models["m"]
+	const rounds = 40_000
+	n := map[string]int{}
+	for range rounds {
+		n[model.Pick().Upstream.Name]++
+	}
+	// Three in four, give or take five standard deviations.
+	if got := n["a"]; got < 30_000-5*87 || got > 30_000+5*87 {
+		t.Errorf("a was picked %d times of %d", got, rounds)
+	}
+}
+
+func TestUpstreamsLiveOnWhileTheirAddressDoes(t *testing.T) {
+	const text = `
+upstreams: {a: {base_url: "http://a/v1"}, b: {base_url: "https://b/v1"}}
+models: {m: {targets: [{upstream: a}]}}
+`
+	p := New(metrics.New(), nil)
+	build := func(text string) map[string]*Upstream {
+		s := p.Build(load(t, text))
+		p.Adopt(s)
+		byName := map[string]*Upstream{}
+		for _, u := range s.Upstreams {
+			byName[u.Name] = u
+		}
+		return byName
+	}
+	first := build(text)
+	second := build(`
+upstreams: {a: {base_url: "http://a:80/v2", api_key: x}, b: {base_url: "https://b:444/v1"}, c: {base_url: "http://c/"}}
+models: {m: {targets: [{upstream: c}]}}
+`)
+	if first["a"] != second["a"] || first["a"].retired.Load() {
+		t.Error("the same address, another upstream")
+	}
+	if first["b"] == second["b"] || !first["b"].retired.Load() || second["b"].retired.Load() {
+		t.Error("another address, the same upstream")
+	}
+	p.Close()
+	if !second["c"].retired.Load() {
+		t.Error("Close retires nothing")
+	}
+}
+
+func TestQuoteIsJSON(t *testing.T) {
+	for _, s := range []string{"gpt-4o", `a"b\c`, "q\"\U000e0001", "é<&>", "\x7f", "\xff"} {
+		var back string
+		if err := json.Unmarshal(quote(s), &back); err != nil || back != s && s != "\xff" {
+			t.Errorf("%q became %s: %v", s, quote(s), err)
+		}
+	}
+}
+
+func TestCausesHaveNames(t *testing.T) {
+	for c := range causes {
+		if c.String() == "" {
+			t.Errorf("cause %d has no name", c)
+		}
+	}
+}
