@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,28 +38,11 @@ func TestMain(m *testing.M) {
 
 const adminToken = "0123456789abcdef"
 
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // node is a running program.
 type node struct {
 	t           testing.TB
 	data, admin string // base URLs
-	log         *syncBuffer
+	log         *upstreamtest.Buffer
 	hup         chan os.Signal
 	path        string        // of its configuration
 	stop        func()        // as SIGTERM
@@ -110,7 +92,7 @@ func provider(t testing.TB, p *upstreamtest.Provider) string {
 func begin(t testing.TB, base, more string) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{t: t, log: &syncBuffer{}, hup: make(chan os.Signal, 1), path: filepath.Join(dir, "config.yaml"), done: make(chan struct{})}
+	n := &node{t: t, log: &upstreamtest.Buffer{}, hup: make(chan os.Signal, 1), path: filepath.Join(dir, "config.yaml"), done: make(chan struct{})}
 	write(t, n.path, settings(dir, base, more))
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
@@ -392,7 +374,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"mock", "extra"}, "takes no arguments"},
 		{[]string{"mock", "-listen", taken.Addr().String()}, "cannot listen"},
 	} {
-		var out syncBuffer
+		var out upstreamtest.Buffer
 		err := run(context.Background(), test.args, &out, nil, nil)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: %v", test.args, err)

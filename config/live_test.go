@@ -1,17 +1,17 @@
 package config
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"sluice/internal/upstreamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,29 +27,12 @@ type watched struct {
 	live    *Live
 	applied chan int
 	tried   chan Status
-	log     *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log     *upstreamtest.Buffer
 }
 
 func watch(t *testing.T, path string) *watched {
 	t.Helper()
-	w := &watched{t: t, applied: make(chan int, 100), tried: make(chan Status, 100), log: &lockedBuffer{}}
+	w := &watched{t: t, applied: make(chan int, 100), tried: make(chan Status, 100), log: &upstreamtest.Buffer{}}
 	cfg, digest, err := Load(path)
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +22,8 @@ import (
 	"sluice/keys"
 	"sluice/metrics"
 	"sluice/pool"
+
+	"sluice/internal/upstreamtest"
 )
 
 func TestMain(m *testing.M) {
@@ -47,25 +47,8 @@ type gateway struct {
 	ln     net.Listener
 	dial   func(context.Context, string, string) (net.Conn, error)
 	secret string
-	log    *syncBuffer
+	log    *upstreamtest.Buffer
 	client *http.Client
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // oneModel is a configuration with a model m, called up-m by an upstream at UP.
@@ -145,7 +128,7 @@ func startOn(t testing.TB, text, up string, ln net.Listener, dialUpstream pool.D
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{t: t, keys: store, m: metrics.New(), ln: ln, log: &syncBuffer{}}
+	g := &gateway{t: t, keys: store, m: metrics.New(), ln: ln, log: &upstreamtest.Buffer{}}
 	upstreams := pool.New(g.m, dialUpstream)
 	g.p = New(store, upstreams, g.m, slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})), clock)
 	if err := g.p.Apply(load(t, text, up)); err != nil {

@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/valyala/fastjson"
-
-	"sluice/pool"
 )
 
 // fields is what the body says to the gateway.
@@ -41,53 +38,6 @@ func (r *request) parse() *failure {
 		return f
 	}
 	return r.findModels()
-}
-
-// firstRead is how much room a body gets before any of it that is not yet here.
-const firstRead = 16 << 10
-
-// readBody reads the whole body. Memory follows the bytes that arrive, not the length that
-// was announced.
-func (r *request) readBody() *failure {
-	limit := int(r.snapshot.config.Limits.Body)
-	announced := r.ctx.Request.Header.ContentLength()
-	if announced > limit {
-		return tooLarge(limit)
-	}
-	stream := r.ctx.RequestBodyStream()
-	if stream == nil {
-		r.bodyRead = true
-		return nil
-	}
-	r.body = r.body[:0]
-	for {
-		if len(r.body) == cap(r.body) {
-			room := max(firstRead, 2*cap(r.body))
-			if announced >= 0 {
-				room = min(room, announced+1) // one more, to see the end without growing
-			}
-			bigger := make([]byte, len(r.body), max(room, len(r.body)+1))
-			copy(bigger, r.body)
-			r.body = bigger
-		}
-		n, err := stream.Read(r.body[len(r.body):cap(r.body)])
-		r.body = r.body[:len(r.body)+n]
-		switch {
-		case len(r.body) > limit:
-			return tooLarge(limit)
-		case err == io.EOF:
-			r.bodyRead = true
-			return nil
-		case err != nil && isTimeout(err):
-			return refusal(requestTimeout, "", "the body did not arrive within timeouts.client.body")
-		case err != nil:
-			return refusal(invalidRequest, "", "the body broke off, or its chunks are malformed")
-		}
-	}
-}
-
-func tooLarge(limit int) *failure {
-	return refusal(bodyTooLarge, "", "the body is larger than %d bytes (limits.body)", limit)
 }
 
 // readFields reads the members that concern the gateway.
@@ -328,57 +278,4 @@ func shown(text []byte) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// rewrite appends the body for target to dst: the target's name for the model in the
-// field that the client used (or in the target's model_field), without the gateway object.
-// Everything else is copied as it stands.
-func (r *request) rewrite(dst []byte, target *pool.Target) []byte {
-	m := &r.fields.members
-	dst = append(dst, '{')
-	comma := false
-	add := func(parts ...[]byte) {
-		if comma {
-			dst = append(dst, ',')
-		}
-		comma = true
-		for _, p := range parts {
-			dst = append(dst, p...)
-		}
-	}
-	if m.find(nameModel) == nil && m.find(nameModelID) == nil {
-		field := target.ModelField
-		if field == nil {
-			field = modelField
-		}
-		add(field, colon, target.Name)
-	}
-	from, before := m.first, -1 // where the members not yet copied begin, and the last one's index
-	placed := false
-	for i := range m.list[:m.n] {
-		own := &m.list[i]
-		if own.name == nameStream {
-			continue
-		}
-		if own.index > before+1 {
-			add(r.body[from:own.prevEnd])
-		}
-		from, before = own.nextStart, own.index
-		switch {
-		case own.name == nameGateway:
-		case target.ModelField == nil:
-			add(r.body[own.keyStart:own.keyEnd], colon, target.Name)
-		case !placed:
-			add(target.ModelField, colon, target.Name)
-			placed = true
-		}
-	}
-	if before < m.count-1 {
-		add(r.body[from:m.last])
-	}
-	return append(dst, '}')
-}
-
-var (
-	identity   = []byte("identity")
-	modelField = []byte(`"model"`)
-	colon      = []byte{':'}
-)
+var identity = []byte("identity")

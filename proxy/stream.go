@@ -2,14 +2,11 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"io"
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"github.com/valyala/fastjson"
 
 	"sluice/pool"
 	"sluice/sse"
@@ -229,33 +226,6 @@ var (
 	errTotal      = errors.New("timeouts.stream_total is over")
 )
 
-// isEvent reports whether the block is a first event: comments and pings are not.
-func (s *stream) isEvent() bool { return s.event.HasData() && !bytes.Equal(s.event.Name, ping) }
-
-// isError reports a first event that says that there will be no answer.
-func (s *stream) isError() error {
-	if bytes.Equal(s.event.Name, errorName) {
-		return errErrorEvent
-	}
-	if !bytes.Contains(s.event.Data, errorMember) {
-		return nil
-	}
-	v, err := s.r.json.parser.ParseBytes(s.event.Data)
-	if err != nil {
-		return nil
-	}
-	if e := v.Get("error"); e != nil && e.Type() != fastjson.TypeNull || bytes.Equal(v.GetStringBytes("type"), errorName) {
-		return errErrorEvent
-	}
-	return nil
-}
-
-var (
-	ping        = []byte("ping")
-	errorName   = []byte("error")
-	errorMember = []byte(`"error"`)
-)
-
 // beforeRead runs before each read that may wait: what has come leaves, and the next bytes
 // get their time.
 func (s *stream) beforeRead() error {
@@ -323,37 +293,6 @@ func (s *stream) pump() (err error) {
 func (s *stream) aborted() bool {
 	_, aborted := s.r.exchange.Aborted()
 	return aborted
-}
-
-// writeEvent writes the block, with the gateway's member in the first JSON object.
-func (s *stream) writeEvent() error {
-	e := &s.event
-	if e.HasData() {
-		if !s.ended || !s.last {
-			if ends, last := terminator(e, &s.r.json.parser); ends {
-				s.ended, s.last = true, last
-			}
-		}
-		if !e.Whole && !s.ended && s.r.route.terminated {
-			return nil // the stream ends here, and is broken: half an event helps nobody
-		}
-		if at := bytes.IndexByte(e.Data, '{'); !s.annotated && at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {
-			s.annotated = true
-			return s.writeAnnotated(at + 1)
-		}
-	}
-	return s.writer.Write(e.Raw)
-}
-
-// writeAnnotated writes the block with the member behind the brace, which ends at behind in
-// the event's data.
-func (s *stream) writeAnnotated(behind int) error {
-	e := &s.event
-	if next := skipSpace(e.Data, behind); next < len(e.Data) && e.Data[next] != '}' {
-		s.member = append(s.member, ',')
-	}
-	at := e.DataAt + behind
-	return s.writer.Write(e.Raw[:at], s.member, e.Raw[at:])
 }
 
 // breakOff ends a stream that cannot be completed, with an error event where the client can

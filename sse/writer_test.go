@@ -2,36 +2,18 @@ package sse
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/internal/upstreamtest"
 )
-
-// locked is a buffer that the timer's goroutine and the test share.
-type locked struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *locked) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *locked) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
 
 func TestWriterKeepsAliveOnlyInSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out locked
+		var out upstreamtest.Buffer
 		var w Writer
 		w.Start(bufio.NewWriter(&out), 10*time.Second, 0)
 		for range 3 { // an event every six seconds: no silence of ten
@@ -68,7 +50,7 @@ func TestWriterKeepsAliveOnlyInSilence(t *testing.T) {
 
 func TestWriterStartsInTheMiddleOfSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out locked
+		var out upstreamtest.Buffer
 		var w Writer
 		w.Start(bufio.NewWriter(&out), 10*time.Second, 10*time.Second)
 		synctest.Wait()
@@ -101,7 +83,7 @@ func TestWriterSaysThatTheReaderHasGone(t *testing.T) {
 
 // TestKeepAliveNeverLandsInsideABlock, however its parts are written.
 func TestKeepAliveNeverLandsInsideABlock(t *testing.T) {
-	var out locked
+	var out upstreamtest.Buffer
 	var w Writer
 	w.Start(bufio.NewWriterSize(&out, 16), time.Microsecond, 0)
 	for range 20_000 {

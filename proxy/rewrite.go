@@ -1,0 +1,57 @@
+package proxy
+
+import "sluice/pool"
+
+// rewrite appends the body for target to dst: the target's name for the model in the
+// field that the client used (or in the target's model_field), without the gateway object.
+// Everything else is copied as it stands.
+func (r *request) rewrite(dst []byte, target *pool.Target) []byte {
+	m := &r.fields.members
+	dst = append(dst, '{')
+	comma := false
+	add := func(parts ...[]byte) {
+		if comma {
+			dst = append(dst, ',')
+		}
+		comma = true
+		for _, p := range parts {
+			dst = append(dst, p...)
+		}
+	}
+	if m.find(nameModel) == nil && m.find(nameModelID) == nil {
+		field := target.ModelField
+		if field == nil {
+			field = modelField
+		}
+		add(field, colon, target.Name)
+	}
+	from, before := m.first, -1 // where the members not yet copied begin, and the last one's index
+	placed := false
+	for i := range m.list[:m.n] {
+		own := &m.list[i]
+		if own.name == nameStream {
+			continue
+		}
+		if own.index > before+1 {
+			add(r.body[from:own.prevEnd])
+		}
+		from, before = own.nextStart, own.index
+		switch {
+		case own.name == nameGateway:
+		case target.ModelField == nil:
+			add(r.body[own.keyStart:own.keyEnd], colon, target.Name)
+		case !placed:
+			add(target.ModelField, colon, target.Name)
+			placed = true
+		}
+	}
+	if before < m.count-1 {
+		add(r.body[from:m.last])
+	}
+	return append(dst, '}')
+}
+
+var (
+	modelField = []byte(`"model"`)
+	colon      = []byte{':'}
+)
