@@ -88,7 +88,7 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 func FuzzRewrite(f *testing.F) {
 	for _, body := range []string{chatBody, `{"model":"m"}`, `{"gateway":{"models":["m"]},"a":[1,2,{"model":"x"}]}`, `{"a":01,"model":"m"}`,
 		`{"mod\u0065l":"m","k\u0001\"":1e400,"s":"\ud800"}`, `{"model":"m","model_id":"m","stream":true}`, "{\"model\":\"m\",\"x\":\"\xff\"}", `{"model":"m","a":{"a":1,"a":2}}`,
-		` { "model" : "m" , "gateway" : { } } `, `{"model":"m","":"","a":-0.0e+10}`, `{"model":"m","a":[[[[]]]],"b":nul}`} {
+		` { "model" : "m" , "gateway" : { } } `, `{"model":"m","":"","a":-0.0e+10}`, `{"model":"m","a":[[[[]]]],"b":nul}`, "{\"\":[{\"\":\"\x02\\b\"}]}", "{\n\t\"model\": \"m\",\n\t\"a\": \"\\n\"\n}"} {
 		f.Add([]byte(body))
 	}
 	g := start(f, oneModel, "127.0.0.1:1")
