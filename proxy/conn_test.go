@@ -111,7 +111,7 @@ func TestMalformedHeadsLeaveNoTrace(t *testing.T) {
 }
 
 func TestSlowClients(t *testing.T) {
-	g := startTCP(t, oneModel+"timeouts: {client: {header: 100ms, body: 100ms, idle: 100ms}}\n", "127.0.0.1:1")
+	g := startTCP(t, oneModel+"timeouts: {client: {header: 500ms, body: 500ms, idle: 500ms}}\n", "127.0.0.1:1")
 	auth := "Host: x\r\nAuthorization: Bearer " + g.secret + "\r\n"
 	for name, test := range map[string]struct{ text, want string }{
 		"half a head": {"POST /v1/chat/completions HTTP/1.1\r\nHost", "HTTP/1.1 408 "},

@@ -537,7 +537,11 @@ func TestUpstreamFailures(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			up := upstreamtest.NewRaw(t, test.answer)
-			g := start(t, short, up.Address())
+			config := oneModel
+			if test.want == late {
+				config = short
+			}
+			g := start(t, config, up.Address())
 			a := g.post("/v1/chat/completions", `{"model":"m"}`)
 			test.want.check(t, a)
 			if trail := a.header.Get("X-Sluice-Trail"); !strings.HasPrefix(trail, "m@up;"+test.trail+";") {

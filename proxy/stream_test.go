@@ -298,7 +298,11 @@ func TestNothingIsCommittedBeforeTheFirstEvent(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			up := upstreamtest.NewRaw(t, test.answer)
-			g := start(t, oneModel+"timeouts: {first_byte: 100ms}\n", up.Address())
+			config := oneModel
+			if test.want == late {
+				config += "timeouts: {first_byte: 100ms}\n"
+			}
+			g := start(t, config, up.Address())
 			test.want.check(t, g.post("/v1/chat/completions", request1))
 		})
 	}
