@@ -250,7 +250,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("a: &a [*a, *a]\nupstreams: *a")
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) > 4096 {
-			t.Skip("the parser's own time is not ours to test")
+			return // the parser's own time is not ours to test
 		}
 		cfg, _, err := parse("config.yaml", []byte(text), getenv)
 		var bad *Error

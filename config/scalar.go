@@ -17,75 +17,74 @@ import (
 // it expands to, is quoted in findings: it may be a secret.
 func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 	at := positionOf(n.GetToken())
-	var text string
-	quoted := false
-	switch n := n.(type) {
-	case *ast.StringNode:
-		text = n.Value
-		quoted = n.Token != nil && n.Token.Type != token.StringType
-	case *ast.LiteralNode:
-		text, quoted = n.Value.Value, true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
-		text = n.GetToken().Value
-	default:
+	raw, typed, ok := scalarText(n)
+	if !ok {
 		d.add(at, path, "must be %s, not %s", wanted(v), describe(n))
 		return
 	}
-	raw := text
-	expanded := false
-	if _, isString := n.(ast.ScalarNode); isString && strings.Contains(text, "${") {
-		var ok bool
-		if text, ok = d.expand(path, at, text); !ok {
+	text := raw
+	if strings.Contains(raw, "${") {
+		if text, ok = d.expand(path, at, raw); !ok {
 			return
 		}
-		expanded = true
-		d.expanded[path] = true
+		// The environment has only text, so it may stand for a number too.
+		typed, d.expanded[path] = true, true
 	}
-	bad := func() {
+	switch _, isBool := n.(*ast.BoolNode); {
+	case v.Type() == urlType:
+		if !putURL(v, text) {
+			d.add(at, path, "must be %s", wanted(v)) // not quoted: it may hold a password
+		}
+	case v.Kind() == reflect.String && !isBool:
+		v.SetString(text)
+	case !put(v, text, typed):
 		d.add(at, path, "must be %s, not %q", wanted(v), raw)
 	}
+}
+
+// scalarText is the text of a scalar; typed is false for one in quotes, which is text and
+// no number, whatever it looks like.
+func scalarText(n ast.Node) (text string, typed, ok bool) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, n.Token == nil || n.Token.Type == token.StringType, true
+	case *ast.LiteralNode:
+		return n.Value.Value, false, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return n.GetToken().Value, true, true
+	}
+	return "", false, false
+}
+
+// put reads text as v's type. False, and v unchanged, if it cannot be.
+func put(v reflect.Value, text string, typed bool) (ok bool) {
+	var n int64
 	switch {
 	case v.Type() == durationType:
-		dur, err := time.ParseDuration(text)
-		if err != nil || dur <= 0 {
-			bad()
-			return
-		}
-		v.SetInt(int64(dur))
+		d, err := time.ParseDuration(text)
+		n, ok = int64(d), err == nil && d > 0
 	case v.Type() == sizeType:
-		size, ok := parseSize(text)
-		if !ok {
-			bad()
-			return
-		}
-		v.SetInt(size)
-	case v.Type() == urlType:
-		u, err := url.Parse(text)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
-			d.add(at, path, "must be %s", wanted(v)) // not quoted: it may hold a password
-			return
-		}
-		v.Set(reflect.ValueOf(URL{*u}))
-	case v.Kind() == reflect.String:
-		if _, isBool := n.(*ast.BoolNode); isBool {
-			bad()
-			return
-		}
-		v.SetString(text)
-	case v.Kind() == reflect.Bool:
-		if (text != "true" && text != "false") || quoted && !expanded {
-			bad()
-			return
-		}
-		v.SetBool(text == "true")
+		n, ok = parseSize(text)
 	case v.Kind() == reflect.Int:
 		i, err := strconv.ParseInt(text, 10, 32)
-		if err != nil || quoted && !expanded {
-			bad()
-			return
-		}
-		v.SetInt(i)
+		n, ok = i, err == nil && typed
+	case v.Kind() == reflect.Bool && typed && (text == "true" || text == "false"):
+		v.SetBool(text == "true")
+		return true
 	}
+	if ok {
+		v.SetInt(n)
+	}
+	return ok
+}
+
+func putURL(v reflect.Value, text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
+		return false
+	}
+	v.Set(reflect.ValueOf(URL{*u}))
+	return true
 }
 
 // wanted describes what v takes.
