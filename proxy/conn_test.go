@@ -232,10 +232,13 @@ func TestPipelinedRequests(t *testing.T) {
 
 func TestExpectContinue(t *testing.T) {
 	up := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
-	g := startTCP(t, oneModel, up.Address())
+	g := startTCP(t, oneModel+"access_log: true\n", up.Address())
 	got := g.raw(fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nAuthorization: Bearer %s\r\nContent-Length: 13\r\n\r\n{\"model\":\"m\"}", g.secret))
 	if !strings.HasPrefix(got, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK") || up.Requests()[0].Header.Get("Expect") != "" {
 		t.Errorf("%q %v", got, up.Requests()[0].Header)
+	}
+	if n := strings.Count(g.log.String(), `"msg":"request"`); n != 1 {
+		t.Errorf("%d access lines: %s", n, g.log)
 	}
 }
 

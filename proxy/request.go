@@ -285,7 +285,7 @@ func (r *request) finish() {
 		r.proxy.log.Warn("request failed", "request_id", string(r.id), "code", kindTable[r.failure.kind].code,
 			"trail", string(r.trail()), "error", r.failure.cause)
 	}
-	if r.snapshot.config.AccessLog {
+	if r.snapshot.config.AccessLog && r.status != 0 { // 0: it only asked whether to send its body
 		r.logAccess(took)
 	}
 	r.releaseStruct()
