@@ -1,0 +1,114 @@
+package pool
+
+import (
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/metrics"
+)
+
+// secureTarget is a target at a TLS server that answers with what it was sent, and the
+// count of its connections.
+func secureTarget(t *testing.T) (*Target, *atomic.Int64) {
+	t.Helper()
+	var conns atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // before the answer, or the server would close
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	}))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			conns.Add(1)
+		}
+	}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	p := New(metrics.New(), nil)
+	t.Cleanup(p.Close)
+	s := p.Build(load(t, `
+upstreams: {up: {base_url: "`+server.URL+`/v1"}}
+models: {m: {targets: [{upstream: up}]}}
+`))
+	p.Adopt(s)
+	target := s.Models["m"].Targets[0]
+	target.Upstream.tls.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	return target, &conns
+}
+
+// exchange sends body and returns the answer.
+func exchange(t *testing.T, target *Target, body string) (string, error) {
+	t.Helper()
+	x := Acquire()
+	defer Release(x)
+	defer x.Finish()
+	h := &x.Request.Header
+	h.SetMethod("POST")
+	h.SetHostBytes(target.Host)
+	h.SetRequestURI("/v1/completions")
+	x.Request.SetBodyString(body)
+	if err := x.Send(target, time.Now().Add(10*time.Second)); err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(x)
+	return string(b), err
+}
+
+func TestTLSConnectionsAreReused(t *testing.T) {
+	target, conns := secureTarget(t)
+	for _, body := range []string{"one", strings.Repeat("two", 100_000), "three", "four"} {
+		got, err := exchange(t, target, body)
+		if err != nil || got != body {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections for four requests in a row", n)
+	}
+}
+
+func TestUntrustedCertificate(t *testing.T) {
+	target, _ := secureTarget(t)
+	target.Upstream.tls.RootCAs = nil
+	_, err := exchange(t, target, "x")
+	var e *Error
+	if !errors.As(err, &e) || e.Cause != TLSFailed {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAbortWakesWhoWaits, over TLS too, and whatever it waits for.
+func TestAbortWakesWhoWaits(t *testing.T) {
+	target, _ := secureTarget(t)
+	for range 20 {
+		x := Acquire()
+		x.Request.Header.SetMethod("POST")
+		x.Request.Header.SetHostBytes(target.Host)
+		pr, pw := io.Pipe() // a body that never ends
+		x.Request.SetBodyStream(pr, 100)
+		go func() {
+			_, _ = pw.Write([]byte("x"))
+			x.Abort(ClientLeft)
+			pw.CloseWithError(io.ErrUnexpectedEOF)
+		}()
+		err := x.Send(target, time.Now().Add(time.Minute))
+		var e *Error
+		if !errors.As(err, &e) || e.Cause != ClientLeft {
+			t.Fatalf("%v", err)
+		}
+		x.Finish()
+		Release(x)
+	}
+	if n := target.Upstream.inFlight.Load(); n != 0 {
+		t.Errorf("%d in flight", n)
+	}
+}
