@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -131,8 +132,12 @@ func (s *Store) open(path string) (err error) {
 		if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
 			return errors.New("it is cut short")
 		}
-		for err := range tx.Check() {
-			return err
+		var found error
+		for err := range tx.Check() { // to its end: its goroutine waits to be read
+			found = cmp.Or(found, err)
+		}
+		if found != nil {
+			return found
 		}
 		b := tx.Bucket(bucket)
 		if b == nil {

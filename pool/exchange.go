@@ -134,11 +134,15 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	x.upstream.client.ReleaseWriter(w)
 	x.reader = x.upstream.client.AcquireReader(conn)
 	x.cut = err != nil
-	if err != nil {
+	if x.cut {
+		err = fmt.Errorf("cannot write the request: %w", err)
+		if isTimeout(err) {
+			return false, err
+		}
 		// The upstream may have answered without reading all (413, say) and closed.
 		_ = conn.SetReadDeadline(time.Now().Add(answerAfterWrite))
-		if _, perr := x.reader.Peek(1); isTimeout(err) || perr != nil {
-			return !isTimeout(err), fmt.Errorf("cannot write the request: %w", err)
+		if _, perr := x.reader.Peek(1); perr != nil {
+			return true, err
 		}
 	}
 	if _, err := x.reader.Peek(1); err != nil {

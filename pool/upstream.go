@@ -4,7 +4,6 @@
 package pool
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -174,7 +173,6 @@ type connPool[C pooledConn] interface {
 	AcquireConn(dialTimeout time.Duration, connectionClose bool) (C, error)
 	ReleaseConn(C)
 	CloseConn(C)
-	AcquireReader(net.Conn) *bufio.Reader
 }
 
 type links[C pooledConn] struct {

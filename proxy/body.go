@@ -25,9 +25,7 @@ func (r *request) readBody() *failure {
 			if announced >= 0 {
 				room = min(room, announced+1) // one more, to see the end without growing
 			}
-			bigger := make([]byte, len(r.body), max(room, len(r.body)+1))
-			copy(bigger, r.body)
-			r.body = bigger
+			r.body = grow(r.body, max(room, len(r.body)+1))
 		}
 		n, err := stream.Read(r.body[len(r.body):cap(r.body)])
 		r.body = r.body[:len(r.body)+n]

@@ -46,7 +46,8 @@ type errStatus int
 
 func (e errStatus) Error() string { return "status " + strconv.Itoa(int(e)) }
 
-// failed ends an attempt that failed.
+// failed ends an attempt that failed. An err that is no *pool.Error is of an answer that
+// broke off.
 func (r *request) failed(a *attempt, err error) *failure {
 	a.took, a.failed, a.cause = time.Since(a.began), true, pool.ResponseBroken
 	var e *pool.Error
@@ -254,6 +255,8 @@ func isEventStream(contentType []byte) bool {
 }
 
 func isJSON(contentType []byte) bool {
-	mt := bytes.ToLower(mediaType(contentType))
-	return bytes.Equal(mt, []byte("application/json")) || bytes.HasSuffix(mt, []byte("+json"))
+	const suffix = "+json"
+	mt := mediaType(contentType)
+	return bytes.EqualFold(mt, []byte("application/json")) ||
+		len(mt) >= len(suffix) && bytes.EqualFold(mt[len(mt)-len(suffix):], []byte(suffix))
 }

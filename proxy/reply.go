@@ -107,16 +107,13 @@ func settled(body []byte) bool {
 	return len(body) > 0 && (body[0] != '{' || skipSpace(body, 1) < len(body))
 }
 
+// broken ends an attempt whose answer broke off.
 func (r *request) broken(a *attempt, err error) *failure {
-	cause := pool.ResponseBroken
 	var e *pool.Error
-	switch {
-	case errors.As(err, &e):
-		cause = e.Cause
-	case isTimeout(err):
-		cause = pool.ResponseTimeout
+	if !errors.As(err, &e) && isTimeout(err) {
+		err = &pool.Error{Cause: pool.ResponseTimeout, Err: err}
 	}
-	return r.failed(a, &pool.Error{Cause: cause, Err: err})
+	return r.failed(a, err)
 }
 
 func grow(b []byte, capacity int) []byte {
@@ -160,13 +157,21 @@ func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) *failure {
 // passOver hands r over to a body that begins with prefix and goes on with what is left of
 // the exchange, if anything is.
 func (r *request) passOver(prefix []byte, size int) {
-	if size < 0 && !r.ctx.Request.Header.IsHTTP11() {
-		r.ctx.SetConnectionClose()
+	if size < 0 {
+		r.markEnd()
 	}
 	p := &passage{r: r, prefix: prefix, fixed: size >= 0, client: r.ctx.Conn()}
 	r.ctx.Response.ImmediateHeaderFlush = true
 	r.ctx.Response.SetBodyStream(p, size)
 	r.handOver()
+}
+
+// markEnd has the connection end with an answer of unknown length where the client may not
+// know chunks, and would find no other end.
+func (r *request) markEnd() {
+	if !r.ctx.Request.Header.IsHTTP11() {
+		r.ctx.SetConnectionClose()
+	}
 }
 
 // handOver ends the handler's ownership of r: whoever writes the body finishes it. What
@@ -250,9 +255,7 @@ func (p *passage) Close() error {
 
 // brokeOff notes that an answer broke off after its head had gone out.
 func (r *request) brokeOff(err error) {
-	a := &r.attempts[len(r.attempts)-1]
-	a.failed = false
-	r.failure = r.broken(a, err)
+	r.failure = r.broken(&r.attempts[len(r.attempts)-1], err)
 }
 
 var (

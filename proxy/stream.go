@@ -96,9 +96,7 @@ func (r *request) replyStream(a *attempt) *failure {
 	h := &r.ctx.Response.Header
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
-	if !r.ctx.Request.Header.IsHTTP11() {
-		r.ctx.SetConnectionClose() // it may not know chunks, and find no other end
-	}
+	r.markEnd()
 	r.handOver()
 	decided = true
 	s.verdict <- true
