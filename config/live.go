@@ -172,11 +172,10 @@ func (l *Live) Watch(ctx context.Context) error {
 	if err := l.addFolders(w); err != nil {
 		return fmt.Errorf("cannot watch config: %w", err)
 	}
-	// It may have changed between the load and the watch.
-	_ = l.load(false)
-
-	quiet := time.NewTimer(time.Hour)
-	quiet.Stop()
+	// The file may have changed between its first load and the watch, and be half written
+	// now; so it is read once the folder is quiet, as after any other change.
+	quiet := time.NewTimer(settle)
+	defer quiet.Stop()
 	again := time.NewTicker(lookAgain)
 	defer again.Stop()
 	var first time.Time
@@ -208,8 +207,7 @@ func (l *Live) Watch(ctx context.Context) error {
 			}
 			_ = l.load(false) // logged there
 		case <-again.C:
-			_ = l.addFolders(w) // the load says so if there is none
-			_ = l.load(false)
+			quiet.Reset(settle)
 		}
 	}
 }
