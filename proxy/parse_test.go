@@ -30,8 +30,8 @@ func prepared(t testing.TB, g *gateway, body string) (*request, *pool.Target) {
 	h.Set("Accept-Encoding", "gzip, deflate")
 	h.Set("X-Stainless-Lang", "python")
 	h.Set("X-Stainless-Package-Version", "1.2.3")
-	r := acquireRequest()
-	r.proxy, r.ctx, r.snapshot, r.route, r.began = g.p, ctx, g.p.snapshot.Load(), &builtin[0], time.Now()
+	r := g.p.acquireRequest()
+	r.ctx, r.snapshot, r.route, r.began = ctx, g.p.snapshot.Load(), &builtin[0], time.Now()
 	r.id = append(r.id[:0], "req_0123456789abcdef"...)
 	r.body = append(r.body[:0], body...)
 	return r, r.snapshot.set.Models["m"].Targets[0]

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,10 @@ type Proxy struct {
 
 	server *fasthttp.Server
 	conns  *conns
+
+	// A process has one Proxy. A test may have several, each with a clock of its own, and
+	// a stream's timer and channels belong to one of them.
+	requests, streams sync.Pool
 }
 
 // snapshot is one configuration, compiled. A request uses one from its first to its last
@@ -165,8 +170,8 @@ func requestOf(ctx *fasthttp.RequestCtx) *request { return ctx.Conn().(*clientCo
 
 // begin takes a request struct for ctx.
 func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *request {
-	r := acquireRequest()
-	r.proxy, r.ctx, r.snapshot, r.began = p, ctx, p.snapshot.Load(), time.Now()
+	r := p.acquireRequest()
+	r.ctx, r.snapshot, r.began = ctx, p.snapshot.Load(), time.Now()
 	r.conn = ctx.Conn().(*clientConn)
 	r.conn.current = r
 	r.readID()

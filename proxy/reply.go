@@ -89,7 +89,7 @@ func (r *request) reply(a *attempt) *failure {
 	r.replied()
 	if len(body) > keepBuffer {
 		// The request keeps its places until the client has taken what it holds.
-		r.passOver(body, len(body))
+		r.passOver(body, len(body), true)
 		return nil
 	}
 	r.ctx.Response.SwapBody(body)
@@ -150,17 +150,17 @@ func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) *failure {
 		size = -1
 	}
 	r.copyHead(a)
-	r.passOver(prefix, size)
+	r.passOver(prefix, size, false)
 	return nil
 }
 
 // passOver hands r over to a body that begins with prefix and goes on with what is left of
-// the exchange, if anything is.
-func (r *request) passOver(prefix []byte, size int) {
+// the exchange, unless it is over.
+func (r *request) passOver(prefix []byte, size int, over bool) {
 	if size < 0 {
 		r.markEnd()
 	}
-	p := &passage{r: r, prefix: prefix, fixed: size >= 0, client: r.ctx.Conn()}
+	p := &passage{r: r, prefix: prefix, fixed: size >= 0, over: over, client: r.ctx.Conn()}
 	r.ctx.Response.ImmediateHeaderFlush = true
 	r.ctx.Response.SetBodyStream(p, size)
 	r.handOver()
@@ -196,6 +196,7 @@ type passage struct {
 	r      *request
 	prefix []byte
 	fixed  bool // its length is known, and announced
+	over   bool // nothing more comes from the upstream
 	client io.Writer
 }
 
@@ -206,6 +207,7 @@ func (p *passage) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	n, err := p.r.exchange.Read(b)
+	p.over = err != nil
 	if err != nil && err != io.EOF && p.r.failure == nil {
 		p.r.brokeOff(err)
 	}
@@ -247,6 +249,9 @@ var passageBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 // Close is called by the server when the body is sent, or cannot be.
 func (p *passage) Close() error {
 	if p.r != nil {
+		if !p.over && p.r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
+			p.r.proxy.metrics.CancelledUpstreams.Inc()
+		}
 		p.r.finish()
 		p.r = nil
 	}

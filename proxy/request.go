@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -67,14 +66,20 @@ type attempt struct {
 	cause  pool.Cause // if failed
 }
 
-var requests = sync.Pool{New: func() any { return new(request) }}
-
-func acquireRequest() *request { return requests.Get().(*request) }
+func (p *Proxy) acquireRequest() *request {
+	r, _ := p.requests.Get().(*request)
+	if r == nil {
+		r = new(request)
+	}
+	r.proxy = p
+	return r
+}
 
 // keepBuffer is the largest buffer that is kept for the next request.
 const keepBuffer = 256 << 10
 
 func (r *request) releaseStruct() {
+	p := r.proxy
 	r.json.arena.Reset()
 	clear(r.attempts)
 	clear(r.models)
@@ -88,7 +93,7 @@ func (r *request) releaseStruct() {
 		models:   r.models[:0],
 		fields:   fields{models: r.fields.models[:0]},
 	}
-	requests.Put(r)
+	p.requests.Put(r)
 }
 
 func reuse(b []byte) []byte {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"sluice/pool"
@@ -25,6 +24,7 @@ const (
 // first event and gives its verdict: pass on, or drop. With the first verdict the stream
 // becomes the owner of the request and finishes it.
 type stream struct {
+	proxy   *Proxy
 	r       *request
 	target  *pool.Target
 	w       chan *bufio.Writer // from the goroutine: what it writes to
@@ -46,14 +46,18 @@ type stream struct {
 	drained   time.Time // until when the end is waited for, once last
 }
 
-var streams = sync.Pool{New: func() any {
-	return &stream{w: make(chan *bufio.Writer, 1), first: make(chan error, 1), verdict: make(chan bool, 1)}
-}}
+func (p *Proxy) acquireStream() *stream {
+	s, _ := p.streams.Get().(*stream)
+	if s == nil {
+		s = &stream{proxy: p, w: make(chan *bufio.Writer, 1), first: make(chan error, 1), verdict: make(chan bool, 1)}
+	}
+	return s
+}
 
 // replyStream passes an event stream on once its first event is there. After a silence of
 // stream_keepalive the head goes out without it: this is the last attempt.
 func (r *request) replyStream(a *attempt) *failure {
-	s := streams.Get().(*stream)
+	s := r.proxy.acquireStream()
 	s.r, s.target = r, a.target
 	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
 		s.until = a.began.Add(total)
@@ -357,5 +361,5 @@ func (s *stream) release() {
 	case <-s.w:
 	default:
 	}
-	streams.Put(s)
+	s.proxy.streams.Put(s)
 }

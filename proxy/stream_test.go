@@ -382,8 +382,8 @@ func TestAnswerDecidesWhetherItIsAStream(t *testing.T) {
 }
 
 func TestPanicInAStream(t *testing.T) {
-	s := streams.Get().(*stream)
 	g := start(t, oneModel, "127.0.0.1:1")
+	s := g.p.acquireStream()
 	s.r = &request{proxy: g.p}
 	if err := s.panicked("x"); err != errPanic || !strings.Contains(g.log.String(), "TestPanicInAStream") {
 		t.Errorf("%v %s", err, g.log)
