@@ -51,7 +51,7 @@ func start(t *testing.T) *port {
 		t.Fatal(err)
 	}
 	m := metrics.New()
-	upstreams := pool.New(m, nil)
+	upstreams := pool.New(m, log, clock, nil)
 	gateway := proxy.New(p.keys, upstreams, m, log, clock)
 	cfg, digest, err := config.Load(p.path)
 	if err != nil {

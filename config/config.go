@@ -204,6 +204,14 @@ func (u URL) String() string {
 // MarshalText hides the user info from JSON and from log/slog.
 func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
+// MaxRetriesFor is how often a failed try of model may be repeated.
+func (c *Config) MaxRetriesFor(model *Model) int {
+	if model.MaxRetries != nil {
+		return *model.MaxRetries
+	}
+	return c.Retry.MaxRetries
+}
+
 // TimeoutsFor is what holds for model's requests to upstream: the nearest that says
 // something, the model first. Every one but StreamTotal is set.
 func (c *Config) TimeoutsFor(model *Model, upstream *Upstream) Timeouts {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,32 +89,7 @@ func (l *Live) effect(cfg *Config, digest Digest, err error) error {
 	l.statusMu.Lock()
 	l.shown = l.status
 	l.statusMu.Unlock()
-	if err == nil {
-		if idle := withoutEffect(cfg); len(idle) > 0 {
-			l.log.Warn("config has settings that this version checks but does not act on", "fields", strings.Join(idle, ", "))
-		}
-	}
 	return err
-}
-
-// withoutEffect names what is set though nothing acts on it yet.
-func withoutEffect(cfg *Config) (fields []string) {
-	def := Default()
-	if cfg.Retry != def.Retry {
-		fields = append(fields, "retry")
-	}
-	if cfg.Breaker != def.Breaker {
-		fields = append(fields, "breaker")
-	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Models)) {
-		if cfg.Models[name].MaxRetries != nil {
-			fields = append(fields, "models."+name+".max_retries")
-		}
-		if len(cfg.Models[name].Fallbacks) > 0 {
-			fields = append(fields, "models."+name+".fallbacks")
-		}
-	}
-	return fields
 }
 
 func (l *Live) report(cfg *Config, err error) {

@@ -191,18 +191,3 @@ func TestWhatCannotChangeLiveIsSaid(t *testing.T) {
 		t.Errorf("the log does not say so: %s", w.log)
 	}
 }
-
-func TestWhatHasNoEffectYetIsSaid(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config.yaml")
-	write(t, path, inFlightConfig(1))
-	w := watch(t, path)
-	if strings.Contains(w.log.String(), "does not act on") {
-		t.Errorf("without cause: %s", w.log)
-	}
-	write(t, path, strings.Replace(inFlightConfig(2), "models: {m: {", "retry: {max_retries: 1}\nmodels: {n: {targets: [{upstream: up}]}, m: {fallbacks: [n], ", 1))
-	w.want(<-w.applied, 2)
-	<-w.tried
-	if !strings.Contains(w.log.String(), "retry, models.m.fallbacks") {
-		t.Errorf("the log does not say so: %s", w.log)
-	}
-}

@@ -4,7 +4,6 @@
 package metrics
 
 import (
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,6 +19,10 @@ type Metrics struct {
 	failures *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 
+	retries        *prometheus.CounterVec
+	retriesRefused *prometheus.CounterVec
+	fallbacks      *prometheus.CounterVec
+
 	// Panics counts requests that ended in a recovered panic.
 	Panics prometheus.Counter
 	// BrokenStreams counts streams that ended in an error event.
@@ -31,9 +34,6 @@ type Metrics struct {
 	reloadOK   prometheus.Gauge
 	reloadedAt prometheus.Gauge
 	generation prometheus.Gauge
-
-	mu        sync.Mutex
-	upstreams map[string][]prometheus.Collector
 }
 
 // New declares the series.
@@ -53,6 +53,15 @@ func New() *Metrics {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_refused_total", Help: "Requests that the gateway answered with an error of its own, by error code.",
 		}, []string{"code"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_retries_total", Help: "Further tries of a target that had failed the same request.",
+		}, []string{"upstream"}),
+		retriesRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_retries_refused_total", Help: "Further tries that were not made because the upstream's retry budget was spent.",
+		}, []string{"upstream"}),
+		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_fallbacks_total", Help: "Requests that turned to the model after another had failed them.",
+		}, []string{"model"}),
 		Panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_panics_total", Help: "Requests that ended in a recovered panic.",
 		}),
@@ -74,9 +83,9 @@ func New() *Metrics {
 		generation: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sluice_config_generation", Help: "How many configurations have taken effect since the start.",
 		}),
-		upstreams: map[string][]prometheus.Collector{},
 	}
-	m.Registry.MustRegister(m.requests, m.duration, m.failures, m.refused, m.Panics, m.BrokenStreams, m.CancelledUpstreams,
+	m.Registry.MustRegister(m.requests, m.duration, m.failures, m.refused,
+		m.retries, m.retriesRefused, m.fallbacks, m.Panics, m.BrokenStreams, m.CancelledUpstreams,
 		m.reloads, m.reloadOK, m.reloadedAt, m.generation,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -112,6 +121,21 @@ func (m *Metrics) Failure(upstream, cause string) prometheus.Counter {
 	return m.failures.WithLabelValues(upstream, cause)
 }
 
+// Retry is the counter of retries sent to upstream.
+func (m *Metrics) Retry(upstream string) prometheus.Counter {
+	return m.retries.WithLabelValues(upstream)
+}
+
+// RetryRefused is the counter of retries that upstream's budget did not allow.
+func (m *Metrics) RetryRefused(upstream string) prometheus.Counter {
+	return m.retriesRefused.WithLabelValues(upstream)
+}
+
+// Fallback is the counter of requests that fell back to model.
+func (m *Metrics) Fallback(model string) prometheus.Counter {
+	return m.fallbacks.WithLabelValues(model)
+}
+
 // Refused is the counter of requests refused with an error code.
 func (m *Metrics) Refused(code string) prometheus.Counter { return m.refused.WithLabelValues(code) }
 
@@ -142,26 +166,49 @@ const (
 	KeysHelp     = "Gateway keys, usable or not."
 )
 
-// AddUpstream exports an upstream's gauges until RemoveUpstream.
-func (m *Metrics) AddUpstream(name string, inFlight, connections func() float64) {
-	labels := prometheus.Labels{"upstream": name}
-	cs := []prometheus.Collector{
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sluice_upstream_in_flight", Help: "Requests in flight at the upstream.", ConstLabels: labels}, inFlight),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sluice_upstream_connections", Help: "Connections to the upstream, idle ones among them.", ConstLabels: labels}, connections),
-	}
-	m.RemoveUpstream(name)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.Registry.MustRegister(cs...)
-	m.upstreams[name] = cs
+// Upstream is what the gauges show of an upstream.
+type Upstream struct {
+	Name        string
+	InFlight    int64
+	Connections int
+	Targets     []UpstreamTarget
 }
 
-// RemoveUpstream ends an upstream's gauges.
-func (m *Metrics) RemoveUpstream(name string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range m.upstreams[name] {
-		m.Registry.Unregister(c)
+// UpstreamTarget is what the gauges show of a target.
+type UpstreamTarget struct {
+	Model, Name string
+	Breaker     int // 0 closed, 1 half open, 2 open
+}
+
+// Upstreams exports what read tells whenever it is asked for.
+func (m *Metrics) Upstreams(read func() []Upstream) { m.Registry.MustRegister(upstreams(read)) }
+
+type upstreams func() []Upstream
+
+var (
+	upstreamInFlight    = prometheus.NewDesc("sluice_upstream_in_flight", "Requests in flight at the upstream.", []string{"upstream"}, nil)
+	upstreamConnections = prometheus.NewDesc("sluice_upstream_connections", "Connections to the upstream, idle ones among them.", []string{"upstream"}, nil)
+	breakerState        = prometheus.NewDesc("sluice_breaker_state", "A target's breaker: 0 closed, 1 half open, 2 open.",
+		[]string{"model", "upstream", "target"}, nil)
+)
+
+// Describe names the series.
+func (upstreams) Describe(to chan<- *prometheus.Desc) {
+	to <- upstreamInFlight
+	to <- upstreamConnections
+	to <- breakerState
+}
+
+// Collect reads them.
+func (read upstreams) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	delete(m.upstreams, name)
+	for _, u := range read() {
+		gauge(upstreamInFlight, float64(u.InFlight), u.Name)
+		gauge(upstreamConnections, float64(u.Connections), u.Name)
+		for _, t := range u.Targets {
+			gauge(breakerState, float64(t.Breaker), t.Model, u.Name, t.Name)
+		}
+	}
 }

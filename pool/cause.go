@@ -21,20 +21,26 @@ const (
 	MalformedResponse              // bytes that are not HTTP, or not what HTTP allows here
 	ResponseBroken                 // the answer broke off
 	StatusRefused                  // an HTTP error status
+	CredentialRefused              // 401, 402 or 403: the gateway's own credential was refused
 	Redirected                     // a redirect, which is never followed
 	ErrorEvent                     // a stream whose first event is an error
 	StreamBroken                   // a stream broke off, stalled or ended without a terminator
-	ClientLeft                     // the client has gone
+	ClientLeft                     // ended from this side, as those below are: the client has gone
 	ShuttingDown                   // the process ends
+	GatewayFailed                  // a panic on this side
 	causes
 )
 
 var causeNames = [causes]string{
 	"connect_failed", "connect_timeout", "tls_failed", "connection_lost", "first_byte_timeout", "response_timeout",
-	"malformed_response", "response_broken", "status", "redirect", "error_event", "stream_broken", "client_left", "shutting_down",
+	"malformed_response", "response_broken", "status", "credential_refused", "redirect", "error_event", "stream_broken", "client_left", "shutting_down", "gateway_failed",
 }
 
 func (c Cause) String() string { return causeNames[c] }
+
+// Ended reports whether the attempt was ended from the client's side or the gateway's, so that
+// it says nothing of the upstream.
+func (c Cause) Ended() bool { return c >= ClientLeft }
 
 // Error is a failed attempt: Cause for the client, Err for the log alone.
 type Error struct {

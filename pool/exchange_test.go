@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"sluice/metrics"
 )
 
 // secureTarget is a target at a TLS server that answers with what it was sent, and the
@@ -33,7 +31,7 @@ func secureTarget(t *testing.T) (*Target, *atomic.Int64) {
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	p := New(metrics.New(), nil)
+	p := empty()
 	t.Cleanup(p.Close)
 	s := p.Build(load(t, `
 upstreams: {up: {base_url: "`+server.URL+`/v1"}}

@@ -3,8 +3,8 @@ package pool
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"slices"
@@ -20,17 +20,37 @@ import (
 type Pool struct {
 	dial    Dial
 	metrics *metrics.Metrics
+	log     *slog.Logger
+	clock   func() time.Duration
 
 	mu      sync.Mutex // one configuration at a time
 	current map[string]*Upstream
 }
 
-// New makes an empty Pool. A nil dial is TCP's.
-func New(m *metrics.Metrics, dial Dial) *Pool {
+// New makes an empty Pool. clock is what the callers of Pick, Enter and Leave read. A nil
+// dial is TCP's.
+func New(m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, dial Dial) *Pool {
 	if dial == nil {
 		dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 	}
-	return &Pool{dial: dial, metrics: m}
+	p := &Pool{dial: dial, metrics: m, log: log, clock: clock}
+	m.Upstreams(p.gauges)
+	return p
+}
+
+// gauges is what the metrics show of the upstreams now.
+func (p *Pool) gauges() (all []metrics.Upstream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range p.current {
+		s := u.Status()
+		m := metrics.Upstream{Name: u.Name, InFlight: s.InFlight, Connections: s.Connections}
+		for _, t := range s.Targets {
+			m.Targets = append(m.Targets, metrics.UpstreamTarget{Model: t.Model, Name: t.Target, Breaker: int(t.breaker)})
+		}
+		all = append(all, m)
+	}
+	return all
 }
 
 // Set is one configuration's upstreams and models. It is read-only.
@@ -41,9 +61,13 @@ type Set struct {
 
 // Model is a public name and where it is served.
 type Model struct {
-	Name    string
-	Targets []*Target
-	weight  int
+	Name       string
+	Targets    []*Target
+	MaxRetries int
+	// Fallbacks are the models to try after this one, theirs among them, in order.
+	Fallbacks []*Model
+	// Fallback counts the requests that fell back to this one.
+	Fallback interface{ Inc() }
 }
 
 // Target is one upstream's name for a model, with everything about a request to it that
@@ -54,8 +78,11 @@ type Target struct {
 	Weight   int
 	Timeouts config.Timeouts
 	Metrics  *metrics.Target
+	health   *health
+	breaker  config.Breaker
 
-	Name       []byte // the upstream's name for the model, as a JSON string
+	name       string // the upstream's name for the model
+	Name       []byte // the same as a JSON string
 	ModelField []byte // the one field to send it in, as a JSON string; nil for the client's own
 	Host       []byte
 	BasePath   []byte
@@ -90,24 +117,42 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Upstreams)) {
 		u := p.current[name]
 		if u == nil || u.Address != addressOf(cfg.Upstreams[name]) {
-			u = newUpstream(name, cfg.Upstreams[name], p.dial, p.metrics)
+			u = p.newUpstream(name, cfg.Upstreams[name])
 		}
 		byName[name] = u
 		s.Upstreams = append(s.Upstreams, u)
 	}
 	for name, m := range cfg.Models {
-		model := &Model{Name: name}
+		model := &Model{Name: name, MaxRetries: cfg.MaxRetriesFor(m)}
 		for _, t := range m.Targets {
 			c := cfg.Upstreams[t.Upstream]
 			target := newTarget(name, t, c, byName[t.Upstream])
 			target.Timeouts = cfg.TimeoutsFor(m, c)
 			target.Metrics = p.metrics.Target(name, t.Upstream)
+			target.breaker = cfg.Breaker
 			model.Targets = append(model.Targets, target)
-			model.weight += t.Weight
 		}
+		model.Fallback = p.metrics.Fallback(name)
 		s.Models[name] = model
 	}
+	for name := range cfg.Models {
+		s.fallBack(cfg, s.Models[name], name)
+	}
 	return s
+}
+
+// mostFallbacks bounds how far a request falls.
+const mostFallbacks = 32
+
+// fallBack appends what the model called from falls back to, each model followed by its own
+// fallbacks, none twice. The configuration has no circles.
+func (s *Set) fallBack(cfg *config.Config, m *Model, from string) {
+	for _, name := range cfg.Models[from].Fallbacks {
+		if next := s.Models[name]; len(m.Fallbacks) < mostFallbacks && !slices.Contains(m.Fallbacks, next) {
+			m.Fallbacks = append(m.Fallbacks, next)
+			s.fallBack(cfg, m, name)
+		}
+	}
 }
 
 // Adopt makes s the configuration in use and retires the upstreams that it lacks.
@@ -118,19 +163,11 @@ func (p *Pool) Adopt(s *Set) {
 	p.current = make(map[string]*Upstream, len(s.Upstreams))
 	for _, u := range s.Upstreams {
 		p.current[u.Name] = u
-		if old[u.Name] != u {
-			p.metrics.AddUpstream(u.Name,
-				func() float64 { return float64(u.inFlight.Load()) },
-				func() float64 { return float64(u.client.ConnsCount()) })
-		}
+		u.forget(s)
 	}
 	for name, u := range old {
-		if p.current[name] == u {
-			continue
-		}
-		u.retire()
-		if p.current[name] == nil {
-			p.metrics.RemoveUpstream(name)
+		if p.current[name] != u {
+			u.retire()
 		}
 	}
 }
@@ -143,7 +180,10 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 	if name == "" {
 		name = model
 	}
-	target := &Target{Upstream: u, Model: model, Weight: t.Weight, Name: quote(name), Host: []byte(c.BaseURL.Host)}
+	target := &Target{
+		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name), Host: []byte(c.BaseURL.Host),
+		health: u.healthOf(healthKey{model, name}),
+	}
 	target.BasePath = []byte(strings.TrimSuffix(c.BaseURL.EscapedPath(), "/"))
 	if c.ModelField != "" {
 		target.ModelField = quote(c.ModelField)
@@ -180,18 +220,4 @@ func quote(s string) []byte {
 		panic("BUG: a string is not JSON: " + err.Error())
 	}
 	return bytes.TrimRight(b.Bytes(), "\n")
-}
-
-// Pick chooses one of the model's targets by weight.
-func (m *Model) Pick() *Target {
-	if len(m.Targets) == 1 {
-		return m.Targets[0]
-	}
-	n := rand.IntN(m.weight)
-	for _, t := range m.Targets {
-		if n -= t.Weight; n < 0 {
-			return t
-		}
-	}
-	panic("BUG: the weights of " + m.Name + " do not add up")
 }

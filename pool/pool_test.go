@@ -2,9 +2,11 @@ package pool
 
 import (
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"sluice/config"
 	"sluice/metrics"
@@ -23,16 +25,21 @@ func load(t *testing.T, text string) *config.Config {
 	return cfg
 }
 
+// empty is a Pool without upstreams, at whose clock it is always zero.
+func empty() *Pool {
+	return New(metrics.New(), slog.New(slog.DiscardHandler), func() time.Duration { return 0 }, nil)
+}
+
 func TestPickByWeight(t *testing.T) {
 	cfg := load(t, `
 upstreams: {a: {base_url: "http://a/v1"}, b: {base_url: "http://b/v1"}}
 models: {m: {targets: [{upstream: a, weight: 3}, {upstream: b}]}}
 `)
-	model := New(metrics.New(), nil).Build(cfg).Models["m"]
+	model := empty().Build(cfg).Models["m"]
 	const rounds = 40_000
 	n := map[string]int{}
 	for range rounds {
-		n[model.Pick().Upstream.Name]++
+		n[model.Pick(0, nil).Upstream.Name]++
 	}
 	// Three in four, give or take five standard deviations.
 	if got := n["a"]; got < 30_000-5*87 || got > 30_000+5*87 {
@@ -45,7 +52,7 @@ func TestUpstreamsLiveOnWhileTheirAddressDoes(t *testing.T) {
 upstreams: {a: {base_url: "http://a/v1"}, b: {base_url: "https://b/v1"}}
 models: {m: {targets: [{upstream: a}]}}
 `
-	p := New(metrics.New(), nil)
+	p := empty()
 	build := func(text string) map[string]*Upstream {
 		s := p.Build(load(t, text))
 		p.Adopt(s)

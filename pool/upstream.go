@@ -4,11 +4,16 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"log/slog"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +21,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/config"
-	"sluice/metrics"
 )
 
 const (
@@ -38,17 +42,26 @@ type Upstream struct {
 	// Address is scheme://host:port.
 	Address string
 
+	clock   func() time.Duration
+	log     *slog.Logger
 	client  *fasthttp.HostClient
 	links   linker
 	dial    Dial
 	tls     *tls.Config // nil for http
 	retired atomic.Bool
 
+	budget budget
+
+	mu      sync.Mutex
+	targets map[healthKey]*health
+
 	inFlight atomic.Int64
 	requests atomic.Int64
 	failures atomic.Int64
 	last     atomic.Pointer[Failure]
 	causes   [causes]interface{ Inc() }
+	retries  interface{ Inc() }
+	refused  interface{ Inc() } // retries past the budget
 }
 
 // Failure is an attempt that failed.
@@ -67,6 +80,10 @@ type Status struct {
 	Requests    int64    `json:"requests"`
 	Failures    int64    `json:"failures"`
 	LastFailure *Failure `json:"last_failure"`
+	// Retries are those of the last ten seconds, and RetriesAllowed what their budget is now.
+	Retries        int            `json:"retries"`
+	RetriesAllowed int            `json:"retries_allowed"`
+	Targets        []TargetStatus `json:"targets"`
 }
 
 func addressOf(u *config.Upstream) string {
@@ -81,8 +98,11 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-func newUpstream(name string, c *config.Upstream, dial Dial, m *metrics.Metrics) *Upstream {
-	u := &Upstream{Name: name, Address: addressOf(c), dial: dial}
+func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
+	u := &Upstream{
+		Name: name, Address: addressOf(c), dial: p.dial, clock: p.clock, log: p.log,
+		targets: map[healthKey]*health{}, retries: p.metrics.Retry(name), refused: p.metrics.RetryRefused(name),
+	}
 	if c.BaseURL.Scheme == "https" {
 		u.tls = &tls.Config{
 			ServerName: c.BaseURL.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
@@ -101,7 +121,7 @@ func newUpstream(name string, c *config.Upstream, dial Dial, m *metrics.Metrics)
 	}
 	u.links = newLinks(u.client)
 	for c := range u.causes {
-		u.causes[c] = m.Failure(name, Cause(c).String())
+		u.causes[c] = p.metrics.Failure(name, Cause(c).String())
 	}
 	return u
 }
@@ -141,11 +161,53 @@ func (u *Upstream) Failed(c Cause) {
 
 // Status is what can be shown of the upstream now.
 func (u *Upstream) Status() Status {
-	return Status{
+	s := Status{
 		Name: u.Name, Address: u.Address, InFlight: u.inFlight.Load(),
 		Connections: u.client.ConnsCount(), Idle: u.client.IdleConnsCount(),
 		Requests: u.requests.Load(), Failures: u.failures.Load(), LastFailure: u.last.Load(),
+		Targets: []TargetStatus{},
 	}
+	now := u.clock()
+	s.Retries, s.RetriesAllowed = u.budget.state(now)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for key, h := range u.targets {
+		s.Targets = append(s.Targets, h.status(key, now))
+	}
+	slices.SortFunc(s.Targets, func(a, b TargetStatus) int {
+		return cmp.Or(strings.Compare(a.Model, b.Model), strings.Compare(a.Target, b.Target))
+	})
+	return s
+}
+
+// healthOf is what is known of a target, from now on kept.
+func (u *Upstream) healthOf(key healthKey) *health {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	h := u.targets[key]
+	if h == nil {
+		h = new(health)
+		u.targets[key] = h
+	}
+	return h
+}
+
+// forget drops what is known of targets that are not in s.
+func (u *Upstream) forget(s *Set) {
+	used := map[*health]bool{}
+	for _, m := range s.Models {
+		for _, t := range m.Targets {
+			used[t.health] = true
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.DeleteFunc(u.targets, func(_ healthKey, h *health) bool { return !used[h] })
+}
+
+// turned says that the breaker of t has opened or closed.
+func (u *Upstream) turned(t *Target, s BreakerState) {
+	u.log.Warn("breaker "+s.String(), "model", t.Model, "upstream", u.Name, "target", t.name)
 }
 
 // A HostClient's connections are of a type that fasthttp does not export, so what holds

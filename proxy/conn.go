@@ -43,8 +43,8 @@ type clientConn struct {
 	closed atomic.Bool
 
 	mu      sync.Mutex
-	waiting *pool.Exchange // aborted when the client leaves
-	since   uint64         // the sweep before it began to wait
+	waiting aborter // aborted when the client leaves
+	since   uint64  // the sweep before it began to wait
 }
 
 // Write bounds how long the client may take nothing.
@@ -106,12 +106,42 @@ func (c *clientConn) discard() {
 }
 
 // await has x aborted should the client leave, or the process end; release ends that.
-func (c *clientConn) await(x *pool.Exchange) {
+func (c *clientConn) await(x aborter) {
 	c.mu.Lock()
 	c.waiting, c.since = x, c.all.sweeps.Load()
 	c.mu.Unlock()
 	if c.all.cut.Load() {
 		x.Abort(pool.ShuttingDown)
+	}
+}
+
+// aborter is what a request may wait for: an exchange, or time. Abort ends it, and is true for
+// the upstream's request that was ended.
+type aborter interface{ Abort(pool.Cause) bool }
+
+// pause is a wait between two attempts.
+type pause chan pool.Cause
+
+func (p pause) Abort(c pool.Cause) bool {
+	select {
+	case p <- c:
+	default: // aborted before
+	}
+	return false
+}
+
+// wait waits for d, unless the client leaves or the process ends first.
+func (c *clientConn) wait(d time.Duration) (cause pool.Cause, ended bool) {
+	p := make(pause, 1)
+	c.await(p)
+	defer c.release()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case cause = <-p:
+		return cause, true
+	case <-timer.C:
+		return 0, false
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -31,6 +32,7 @@ const (
 	upstreamStreamBroken
 	upstreamTimeout
 	overloaded
+	noHealthyUpstream
 	shuttingDown
 	internal
 	kinds
@@ -58,6 +60,7 @@ var kindTable = [kinds]struct {
 	upstreamStreamBroken: {502, "upstream_error", "upstream_stream_broken", "api_error"},
 	upstreamTimeout:      {504, "upstream_error", "upstream_timeout", "timeout_error"},
 	overloaded:           {503, "overloaded_error", "overloaded", ""},
+	noHealthyUpstream:    {503, "overloaded_error", "no_healthy_upstream", ""},
 	shuttingDown:         {503, "overloaded_error", "shutting_down", ""},
 	internal:             {500, "internal_error", "internal", "api_error"},
 }
@@ -96,6 +99,18 @@ func upstreamFailure(cause pool.Cause, upstream string, err error) *failure {
 	return f
 }
 
+// noneServes is the failure of a request that could be sent nowhere.
+func (r *request) noneServes() *failure {
+	now, wait := r.proxy.clock(), time.Duration(math.MaxInt64)
+	for _, m := range r.models {
+		wait = min(wait, m.ServesIn(now))
+	}
+	f := refusal(noHealthyUpstream, "", "no upstream of the model %s takes requests now: they have failed, or asked to be left alone; try again",
+		r.models[0].Name)
+	f.retryAfter = max(wait, time.Second)
+	return f
+}
+
 var causeTexts = map[pool.Cause]string{
 	pool.ConnectFailed:     "no connection",
 	pool.ConnectTimeout:    "no connection in time",
@@ -105,11 +120,13 @@ var causeTexts = map[pool.Cause]string{
 	pool.ResponseTimeout:   "no whole answer in time",
 	pool.MalformedResponse: "its answer is not HTTP",
 	pool.ResponseBroken:    "its answer broke off",
-	pool.StatusRefused:     "it refused the gateway's credential",
+	pool.StatusRefused:     "it answered with an error status",
+	pool.CredentialRefused: "it refused the gateway's credential",
 	pool.Redirected:        "it answered with a redirect, which is not followed",
 	pool.ErrorEvent:        "its stream began with an error",
 	pool.StreamBroken:      "its stream broke off",
 	pool.ClientLeft:        "the client has left",
+	pool.GatewayFailed:     "the gateway failed",
 }
 
 // dialect is the API family whose error shape a path's clients read.

@@ -2,48 +2,182 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
 	"sluice/pool"
 )
 
-// forward finds a target that answers and makes its answer the client's.
+// maxAttempts bounds what one request may ask of upstreams.
+const maxAttempts = 32
+
+// verdict is what an attempt means for the request.
+type verdict uint8
+
+const (
+	answered verdict = iota // the client's answer is under way or complete
+	again                   // the same model may be tried again
+	onward                  // another model may do better
+	over                    // nothing may: it is the client's own fault, or nobody waits any more
+)
+
+// forward asks the models, one after the other, until one answers.
 func (r *request) forward() *failure {
-	return r.try(r.models[0].Pick())
+	v := onward
+	for i := range r.models {
+		if v = r.ask(i); v != onward {
+			break
+		}
+	}
+	switch {
+	case v == answered:
+		return nil
+	case r.holding:
+		r.replyHeld()
+		return nil
+	case len(r.attempts) == 0:
+		return r.noneServes()
+	}
+	if n := len(r.attempts); n > 1 && v == onward {
+		r.failed.message = fmt.Sprintf("all %d attempts failed, the last so: %s", n, r.failed.message)
+	}
+	return r.failed
 }
 
-// try is one attempt. nil means that the answer is under way or complete.
-func (r *request) try(target *pool.Target) *failure {
-	r.attempts = append(r.attempts, attempt{target: target, began: time.Now()})
-	a := &r.attempts[len(r.attempts)-1]
-	if err := r.send(target, a.began); err != nil {
-		return r.failed(a, err)
+// ask tries the model at place i at one target after the other, until one answers or a further try would
+// be of no use.
+func (r *request) ask(i int) verdict {
+	model := r.models[i]
+	r.lastModel = i == len(r.models)-1
+	retries := model.MaxRetries
+	if most := r.fields.maxRetries; most >= 0 {
+		retries = min(retries, most)
+	}
+	for try := 0; len(r.attempts) < maxAttempts; try++ {
+		if try > 0 {
+			if v := r.pause(model, try); v != again {
+				return v
+			}
+		}
+		a := r.take(model)
+		if a == nil {
+			return onward
+		}
+		if i > 0 && try == 0 {
+			model.Fallback.Inc()
+		}
+		r.lastTry = try == retries || len(r.attempts) == maxAttempts
+		if v := r.try(a); v != again {
+			return v
+		}
+		if try == retries {
+			break
+		}
+	}
+	return onward
+}
+
+// take begins an attempt at one of the model's targets; nil if none may be asked.
+func (r *request) take(model *pool.Model) *attempt {
+	for {
+		now := r.proxy.clock()
+		target := r.pick(model, now)
+		if target == nil || r.late(target) || r.tries(target) > 0 && !target.Upstream.Retry(now) {
+			return nil
+		}
+		probe, ok := target.Enter(now)
+		if !ok {
+			continue // its breaker has opened, or its probe has gone, since it was picked
+		}
+		r.attempts = append(r.attempts, attempt{target: target, began: time.Now(), entered: true, probe: probe})
+		return &r.attempts[len(r.attempts)-1]
+	}
+}
+
+// late reports whether there is no time left for another attempt. The first is always made.
+func (r *request) late(target *pool.Target) bool {
+	return len(r.attempts) > 0 && !time.Now().Before(r.deadline(target))
+}
+
+// try makes one attempt.
+func (r *request) try(a *attempt) verdict {
+	v := r.attempt(a)
+	if v != answered && !r.holding {
+		r.drop()
+	}
+	return v
+}
+
+// drop parts the request from the exchange of an attempt that is of no use any more.
+func (r *request) drop() {
+	r.holding = false
+	if r.exchange != nil {
+		r.replied()
+		pool.Release(r.exchange)
+		r.exchange = nil
+	}
+}
+
+func (r *request) attempt(a *attempt) verdict {
+	r.drop()
+	if err := r.send(a.target, a.began); err != nil {
+		return r.lost(a, err)
 	}
 	a.status = r.exchange.Response.StatusCode()
 	switch {
 	case a.status < 200: // 101 to a request that asked for no other protocol
-		return r.failed(a, &pool.Error{Cause: pool.MalformedResponse, Err: errStatus(a.status)})
+		return r.lost(a, &pool.Error{Cause: pool.MalformedResponse, Err: errStatus(a.status)})
 	case a.status == 401, a.status == 402, a.status == 403:
 		// It is the gateway's credential that was refused, not the client's.
-		return r.failed(a, &pool.Error{Cause: pool.StatusRefused, Err: errStatus(a.status)})
+		return r.lost(a, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(a.status)})
 	case a.status/100 == 3:
-		return r.failed(a, &pool.Error{Cause: pool.Redirected, Err: errStatus(a.status)})
+		return r.lost(a, &pool.Error{Cause: pool.Redirected, Err: errStatus(a.status)})
+	case a.status/100 != 2:
+		return r.refused(a)
 	}
 	h := &r.exchange.Response.Header
-	if a.status/100 == 2 && isEventStream(h.ContentType()) && len(h.ContentEncoding()) == 0 {
+	if isEventStream(h.ContentType()) && len(h.ContentEncoding()) == 0 {
 		return r.replyStream(a)
 	}
 	return r.reply(a)
+}
+
+// refused ends an attempt that got an HTTP error: it is the client's answer if nothing else
+// can be, and kept for that while something else still may.
+func (r *request) refused(a *attempt) verdict {
+	a.took, a.failed, a.cause = time.Since(a.began), true, pool.StatusRefused
+	a.retryAfter = retryAfter(&r.exchange.Response.Header, time.Now())
+	if a.status == 429 && a.retryAfter > 0 {
+		a.target.Rest(r.proxy.clock(), a.retryAfter)
+	}
+	switch a.status {
+	case 400, 413, 422: // the client's own fault
+	default:
+		a.target.Upstream.Failed(a.cause)
+	}
+	v := r.verdict(a)
+	if v == over || r.lastModel && (v == onward || r.lastTry) {
+		return r.reply(a)
+	}
+	r.failed = upstreamFailure(a.cause, a.target.Upstream.Name, errStatus(a.status))
+	r.hold(a)
+	return v
 }
 
 type errStatus int
 
 func (e errStatus) Error() string { return "status " + strconv.Itoa(int(e)) }
 
-// failed ends an attempt that failed. An err that is no *pool.Error is of an answer that
+// lost ends an attempt without an answer that the client could have.
+func (r *request) lost(a *attempt, err error) verdict {
+	r.failed = r.fail(a, err)
+	return r.verdict(a)
+}
+
+// fail notes that an attempt failed. An err that is no *pool.Error is of an answer that
 // broke off.
-func (r *request) failed(a *attempt, err error) *failure {
+func (r *request) fail(a *attempt, err error) *failure {
 	a.took, a.failed, a.cause = time.Since(a.began), true, pool.ResponseBroken
 	var e *pool.Error
 	if errors.As(err, &e) {
@@ -52,7 +186,7 @@ func (r *request) failed(a *attempt, err error) *failure {
 	if a.cause == pool.FirstByteTimeout && !r.fields.stream {
 		a.cause = pool.ResponseTimeout
 	}
-	if a.cause != pool.ClientLeft && a.cause != pool.ShuttingDown {
+	if !a.cause.Ended() {
 		a.target.Upstream.Failed(a.cause)
 	}
 	return upstreamFailure(a.cause, a.target.Upstream.Name, err)
@@ -83,11 +217,17 @@ func (r *request) headDeadline(target *pool.Target, now time.Time) time.Time {
 
 // replyDeadline is until when a plain answer must be whole.
 func (r *request) replyDeadline(target *pool.Target, now time.Time) time.Time {
-	d := earlier(r.began.Add(target.Timeouts.Total.Std()), now.Add(target.Timeouts.Response.Std()))
+	return earlier(r.deadline(target), now.Add(target.Timeouts.Response.Std()))
+}
+
+// deadline is the request's own, for all attempts and waits: the one that holds at target,
+// or the client's.
+func (r *request) deadline(target *pool.Target) time.Time {
+	total := target.Timeouts.Total.Std()
 	if r.fields.timeout > 0 {
-		d = earlier(d, r.began.Add(r.fields.timeout))
+		total = min(total, r.fields.timeout)
 	}
-	return d
+	return r.began.Add(total)
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -51,8 +51,10 @@ type gateway struct {
 	client *http.Client
 }
 
-// oneModel is a configuration with a model m, called up-m by an upstream at UP.
+// oneModel is a configuration with a model m, called up-m by an upstream at UP, which is asked
+// once.
 const oneModel = `
+retry: {max_retries: 0}
 admin: {token: 0123456789abcdef}
 upstreams: {up: {base_url: "http://UP/base", api_key: provider-key}}
 models: {m: {targets: [{upstream: up, model: up-m}]}}
@@ -129,8 +131,9 @@ func startOn(t testing.TB, text, up string, ln net.Listener, dialUpstream pool.D
 		t.Fatal(err)
 	}
 	g := &gateway{t: t, keys: store, m: metrics.New(), ln: ln, log: &upstreamtest.Buffer{}}
-	upstreams := pool.New(g.m, dialUpstream)
-	g.p = New(store, upstreams, g.m, slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})), clock)
+	log := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	upstreams := pool.New(g.m, log, clock, dialUpstream)
+	g.p = New(store, upstreams, g.m, log, clock)
 	if err := g.p.Apply(load(t, text, up)); err != nil {
 		t.Fatal(err)
 	}

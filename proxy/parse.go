@@ -231,8 +231,9 @@ func (f *fields) readSequence(v *fastjson.Value) *failure {
 	return nil
 }
 
-// findModels looks the models of the sequence up and holds them against the key's list,
-// all before anything is sent.
+// findModels looks the models up that the client asks for, and holds them against the key's
+// list, all before anything is sent. A model's configured fallbacks follow unless the client
+// named a sequence of its own; of those the key may not use, none is tried.
 func (r *request) findModels() *failure {
 	f := &r.fields
 	if len(f.model) == 0 && len(f.models) == 0 {
@@ -252,6 +253,15 @@ func (r *request) findModels() *failure {
 	for _, m := range f.models {
 		if fail := r.addModel([]byte(m)); fail != nil {
 			return fail
+		}
+	}
+	if len(f.models) > 0 {
+		return nil
+	}
+	spec := r.key.Spec()
+	for _, m := range r.models[0].Fallbacks {
+		if spec.Allows(m.Name) {
+			r.models = append(r.models, m)
 		}
 	}
 	return nil

@@ -187,6 +187,7 @@ func (p *Proxy) end(c *clientConn) {
 		p.metrics.Panics.Inc()
 		p.log.Error("panic in a request", "panic", v, "stack", string(debug.Stack()))
 		if r != nil {
+			r.panicked()
 			r.refuse(refusal(internal, "", "the gateway failed; the request may or may not have reached an upstream"))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fastjson"
 
 	"sluice/pool"
 )
@@ -15,10 +16,8 @@ import (
 // copyHead makes the upstream's status and headers the client's and adds the gateway's own.
 // The attempt is over as far as the trail goes.
 func (r *request) copyHead(a *attempt) {
-	a.took = time.Since(a.began)
-	a.failed = a.status/100 != 2
-	if a.failed {
-		a.cause = pool.StatusRefused
+	if !a.failed { // an HTTP error has been noted before
+		a.took = time.Since(a.began)
 	}
 	from, resp := &r.exchange.Response.Header, &r.ctx.Response
 	r.status = a.status
@@ -46,12 +45,34 @@ func (r *request) appendMember(dst []byte) []byte {
 	v.Set("model", a.NewString(last.target.Model))
 	v.Set("upstream", a.NewString(last.target.Upstream.Name))
 	v.Set("attempts", a.NewNumberInt(len(r.attempts)))
+	if len(r.attempts) > 1 {
+		v.Set("failed", r.failedAttempts())
+	}
 	return v.MarshalTo(append(dst, `"gateway":`...))
+}
+
+// failedAttempts lists those before the newest.
+func (r *request) failedAttempts() *fastjson.Value {
+	a := &r.json.arena
+	list := a.NewArray()
+	for i := range r.attempts[:len(r.attempts)-1] {
+		f := &r.attempts[i]
+		v := a.NewObject()
+		v.Set("model", a.NewString(f.target.Model))
+		v.Set("upstream", a.NewString(f.target.Upstream.Name))
+		v.Set("status", a.NewNull())
+		if f.status != 0 {
+			v.Set("status", a.NewNumberInt(f.status))
+		}
+		v.Set("error", a.NewString(f.cause.String()))
+		list.SetArrayItem(i, v)
+	}
+	return list
 }
 
 // reply makes a plain answer the client's: whole where it is JSON of a size that can be
 // held, as it comes where not.
-func (r *request) reply(a *attempt) *failure {
+func (r *request) reply(a *attempt) verdict {
 	x := r.exchange
 	x.SetReadDeadline(r.replyDeadline(a.target, a.began))
 	limit := int(r.snapshot.config.Limits.Response)
@@ -62,24 +83,9 @@ func (r *request) reply(a *attempt) *failure {
 	// Room for the member is left in front, so that a body is never moved for it.
 	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
 	room := len(r.scratch)
-	buf := r.ctx.Response.SwapBody(nil)
-	buf = grow(buf[:0], room+max(0, min(length, limit))+firstRead)[:room]
-	ended := false
-	for !ended {
-		if len(buf) == cap(buf) {
-			buf = grow(buf, 2*cap(buf))
-		}
-		n, err := x.Read(buf[len(buf):min(cap(buf), room+limit+1)])
-		buf = buf[:len(buf)+n]
-		if ended = err == io.EOF; !ended && err != nil {
-			return r.broken(a, err)
-		}
-		if !whole && settled(buf[room:]) || len(buf) > room+limit {
-			break
-		}
-	}
-	if ended && whole && length == untilClose && len(buf) > room && !json.Valid(buf[room:]) {
-		return r.broken(a, errCutShort)
+	buf, ended, err := r.readAnswer(room, limit, whole)
+	if err != nil {
+		return r.lost(a, err)
 	}
 	body := annotate(buf, room, r.scratch, annotated)
 	if !ended {
@@ -90,10 +96,59 @@ func (r *request) reply(a *attempt) *failure {
 	if len(body) > keepBuffer {
 		// The request keeps its places until the client has taken what it holds.
 		r.passOver(body, len(body), true)
-		return nil
+		return answered
 	}
 	r.ctx.Response.SwapBody(body)
-	return nil
+	return answered
+}
+
+// readAnswer reads the body behind room bytes left free: to its end, or until it has more than
+// limit bytes, or, where it is not wanted whole, until its beginning tells what it is.
+func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended bool, err error) {
+	length := r.exchange.Response.Header.ContentLength()
+	buf = r.ctx.Response.SwapBody(nil)
+	buf = grow(buf[:0], room+max(0, min(length, limit))+firstRead)[:room]
+	for !ended {
+		if len(buf) == cap(buf) {
+			buf = grow(buf, 2*cap(buf))
+		}
+		n, err := r.exchange.Read(buf[len(buf):min(cap(buf), room+limit+1)])
+		buf = buf[:len(buf)+n]
+		if ended = err == io.EOF; !ended && err != nil {
+			return nil, false, readError(err)
+		}
+		if !whole && settled(buf[room:]) || len(buf) > room+limit {
+			return buf, ended, nil
+		}
+	}
+	if whole && length == untilClose && len(buf) > room && !json.Valid(buf[room:]) {
+		return nil, false, errCutShort
+	}
+	return buf, true, nil
+}
+
+// holdTime is how long the body of an HTTP error may take to come while something else is
+// still to be tried.
+const holdTime = time.Second
+
+// hold keeps an HTTP error to answer with, should nothing else be tried. A long one, or one
+// that does not come at once, is not kept.
+func (r *request) hold(a *attempt) {
+	r.exchange.SetReadDeadline(earlier(r.replyDeadline(a.target, a.began), time.Now().Add(holdTime)))
+	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
+	room := len(r.scratch)
+	buf, ended, err := r.readAnswer(room, keepBuffer/2, true)
+	if err != nil || !ended {
+		return
+	}
+	r.holding, r.held = true, annotate(buf, room, r.scratch, len(r.exchange.Response.Header.ContentEncoding()) == 0)
+	r.replied()
+}
+
+// replyHeld answers with the HTTP error that was kept.
+func (r *request) replyHeld() {
+	r.copyHead(&r.attempts[len(r.attempts)-1])
+	r.ctx.Response.SwapBody(r.held)
 }
 
 // untilClose is fasthttp's Content-Length of a body that ends with its connection, so that
@@ -107,13 +162,13 @@ func settled(body []byte) bool {
 	return len(body) > 0 && (body[0] != '{' || skipSpace(body, 1) < len(body))
 }
 
-// broken ends an attempt whose answer broke off.
-func (r *request) broken(a *attempt, err error) *failure {
+// readError is what an error of reading an answer's body says of the attempt.
+func readError(err error) error {
 	var e *pool.Error
 	if !errors.As(err, &e) && isTimeout(err) {
-		err = &pool.Error{Cause: pool.ResponseTimeout, Err: err}
+		return &pool.Error{Cause: pool.ResponseTimeout, Err: err}
 	}
-	return r.failed(a, err)
+	return err
 }
 
 func grow(b []byte, capacity int) []byte {
@@ -145,13 +200,13 @@ func annotate(buf []byte, room int, member []byte, may bool) []byte {
 
 // replyAsItComes hands the answer over to a body that is read while it is sent. size is
 // its length, negative where the upstream named none.
-func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) *failure {
+func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) verdict {
 	if r.exchange.Response.Header.ContentLength() < 0 {
 		size = -1
 	}
 	r.copyHead(a)
 	r.passOver(prefix, size, false)
-	return nil
+	return answered
 }
 
 // passOver hands r over to a body that begins with prefix and goes on with what is left of
@@ -260,7 +315,7 @@ func (p *passage) Close() error {
 
 // brokeOff notes that an answer broke off after its head had gone out.
 func (r *request) brokeOff(err error) {
-	r.failure = r.broken(&r.attempts[len(r.attempts)-1], err)
+	r.failure = r.fail(&r.attempts[len(r.attempts)-1], readError(err))
 }
 
 var (

@@ -42,11 +42,16 @@ type request struct {
 
 	exchange *pool.Exchange
 	attempts []attempt
-	stream   bool // the answer is one
-	status   int
-	failure  *failure // the gateway's own answer
-	scratch  []byte
-	upstream []byte // the body that goes upstream
+	failed   *failure // of the newest attempt, if it is not answered with
+	holding  bool     // the newest attempt's HTTP error is kept: its head in exchange, its
+	held     []byte   // body here
+	// Nothing follows the attempt under way but another try of its model, or another model.
+	lastModel, lastTry bool
+	stream             bool // the answer is one
+	status             int
+	failure            *failure // the gateway's own answer
+	scratch            []byte
+	upstream           []byte // the body that goes upstream
 }
 
 // jsonState is what JSON is read and built with, pooled together: values live until the
@@ -64,6 +69,10 @@ type attempt struct {
 	status int // 0 without one
 	failed bool
 	cause  pool.Cause // if failed
+
+	entered    bool // has a place at the target
+	probe      bool // for which its breaker waits
+	retryAfter time.Duration
 }
 
 func (p *Proxy) acquireRequest() *request {
@@ -259,7 +268,7 @@ func (a *attempt) appendTrail(b []byte) []byte {
 	b = append(b, '@')
 	b = append(b, a.target.Upstream.Name...)
 	b = append(b, ';')
-	if a.status != 0 && (!a.failed || a.cause == pool.StatusRefused || a.cause == pool.Redirected) {
+	if a.status != 0 && (!a.failed || a.cause == pool.StatusRefused || a.cause == pool.CredentialRefused || a.cause == pool.Redirected) {
 		b = strconv.AppendInt(b, int64(a.status), 10)
 	} else {
 		b = append(b, a.cause.String()...)
@@ -276,6 +285,7 @@ func (r *request) finish() {
 		pool.Release(r.exchange)
 		r.exchange = nil
 	}
+	r.leave()
 	if r.inKeyGate {
 		r.key.Gate.Leave()
 	}
@@ -296,10 +306,19 @@ func (r *request) finish() {
 	r.releaseStruct()
 }
 
+// panicked notes that the newest attempt, if it is still under way, cannot go on.
+func (r *request) panicked() {
+	if n := len(r.attempts); n > 0 && r.attempts[n-1].entered {
+		a := &r.attempts[n-1]
+		a.took, a.failed, a.cause = time.Since(a.began), true, pool.GatewayFailed
+	}
+}
+
 // replied ends the exchange: its answer is complete, or of no use any more.
 func (r *request) replied() {
 	r.conn.release()
 	r.exchange.Finish()
+	r.leave()
 }
 
 // logAccess writes the access line. Nothing of a body and no secret is in it.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -754,15 +755,17 @@ func TestAnthropicErrors(t *testing.T) {
 
 // TestPanicBeforeTheVerdict: the stream's goroutine is not left behind.
 func TestPanicBeforeTheVerdict(t *testing.T) {
+	var broken atomic.Bool
 	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		broken.Store(true)
 		_, _ = io.WriteString(conn, streamHead)
 		_, _ = io.Copy(io.Discard, conn)
 		conn.Close()
 	})
 	g := start(t, oneModel+"timeouts: {stream_keepalive: 20ms}\n", up.Address())
-	clock, calls := g.p.clock, 0
+	clock := g.p.clock
 	g.p.clock = func() time.Duration {
-		if calls++; calls == 2 { // to write the answer's head
+		if broken.CompareAndSwap(true, false) { // first asked for to write the answer's head
 			panic("no time")
 		}
 		return clock()

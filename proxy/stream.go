@@ -54,9 +54,9 @@ func (p *Proxy) acquireStream() *stream {
 	return s
 }
 
-// replyStream passes an event stream on once its first event is there. After a silence of
-// stream_keepalive the head goes out without it: this is the last attempt.
-func (r *request) replyStream(a *attempt) *failure {
+// replyStream passes an event stream on once its first event is there. With nothing left to
+// try, the head goes out without it after a silence of stream_keepalive.
+func (r *request) replyStream(a *attempt) verdict {
 	s := r.proxy.acquireStream()
 	s.r, s.target = r, a.target
 	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
@@ -82,16 +82,24 @@ func (r *request) replyStream(a *attempt) *failure {
 	}()
 
 	keepalive := a.target.Timeouts.StreamKeepalive.Std()
-	silence := time.NewTimer(keepalive)
-	defer silence.Stop()
+	var silence <-chan time.Time
+	if r.lastModel && r.lastTry {
+		timer := time.NewTimer(keepalive)
+		defer timer.Stop()
+		silence = timer.C
+	}
 	silent := time.Duration(0)
 	select {
 	case err := <-s.first:
 		received = true
 		if err != nil {
-			return r.failedStream(a, err)
+			return r.lostStream(a, err)
 		}
-	case <-silence.C:
+		if a.probe {
+			a.probe = false
+			a.target.Answered(r.proxy.clock())
+		}
+	case <-silence:
 		silent = keepalive
 	}
 	r.stream = true
@@ -104,7 +112,7 @@ func (r *request) replyStream(a *attempt) *failure {
 	r.handOver()
 	decided = true
 	s.verdict <- true
-	return nil
+	return answered
 }
 
 // firstEventDeadline is until when the first event must be there, whatever the request
@@ -114,16 +122,17 @@ func (r *request) firstEventDeadline(a *attempt) time.Time {
 	return earlier(d, a.began.Add(a.target.Timeouts.FirstByte.Std()))
 }
 
-func (r *request) failedStream(a *attempt, err error) *failure {
-	r.stream = true
+func (r *request) lostStream(a *attempt, err error) verdict {
 	if errors.Is(err, errPanic) {
-		return refusal(internal, "", "the gateway failed while it waited for the upstream")
+		r.panicked()
+		r.failed = refusal(internal, "", "the gateway failed while it waited for the upstream")
+		return over
 	}
 	cause := streamCause(err, false)
 	if cause == pool.StreamBroken {
 		cause = pool.ResponseBroken // before its first event
 	}
-	return r.failed(a, &pool.Error{Cause: cause, Err: err})
+	return r.lost(a, &pool.Error{Cause: cause, Err: err})
 }
 
 // streamCause is what an error of the reading says of the attempt.
@@ -316,7 +325,7 @@ func (s *stream) breakOff(err error) {
 	case errors.Is(err, errTotal) || !s.until.IsZero() && isTimeout(err) && !time.Now().Before(s.until):
 		r.failure = refusal(upstreamTimeout, "", "the stream took longer than timeouts.stream_total; the answer is incomplete")
 	default:
-		r.failure = r.failed(a, &pool.Error{Cause: cause, Err: err})
+		r.failure = r.fail(a, &pool.Error{Cause: cause, Err: err})
 	}
 	if !r.failure.left {
 		r.proxy.metrics.BrokenStreams.Inc()

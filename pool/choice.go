@@ -1,0 +1,75 @@
+package pool
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// Pick chooses a target to send a request to, nil if none serves. Of those that serve, the
+// ones with the lowest rank are considered (a nil rank is 0 for all). Two draws by weight
+// are made among them, and the one with fewer requests in flight for its weight is taken: the
+// power of two choices (Mitzenmacher, 2001), which needs no view of all targets and does not
+// send everybody to the one that was idle a moment ago.
+func (m *Model) Pick(now time.Duration, rank func(*Target) int) *Target {
+	if len(m.Targets) == 1 {
+		if t := m.Targets[0]; t.serves(now) {
+			return t
+		}
+		return nil
+	}
+	lowest, weight := math.MaxInt, 0
+	for _, t := range m.Targets {
+		if !t.serves(now) {
+			continue
+		}
+		switch r := rankOf(t, rank); {
+		case r < lowest:
+			lowest, weight = r, t.Weight
+		case r == lowest:
+			weight += t.Weight
+		}
+	}
+	if weight == 0 {
+		return nil
+	}
+	a, b := m.draw(now, rank, lowest, weight), m.draw(now, rank, lowest, weight)
+	if a == nil || b != nil && b.load()*int64(a.Weight) < a.load()*int64(b.Weight) {
+		return b
+	}
+	return a
+}
+
+// draw chooses by weight among the targets that serve and have the rank. weight is their sum;
+// should one have stopped serving meanwhile, the last of the others takes its part.
+func (m *Model) draw(now time.Duration, rank func(*Target) int, of, weight int) (drawn *Target) {
+	n := rand.IntN(weight)
+	for _, t := range m.Targets {
+		if !t.serves(now) || rankOf(t, rank) != of {
+			continue
+		}
+		drawn = t
+		if n -= t.Weight; n < 0 {
+			break
+		}
+	}
+	return drawn
+}
+
+func rankOf(t *Target, rank func(*Target) int) int {
+	if rank == nil {
+		return 0
+	}
+	return rank(t)
+}
+
+func (t *Target) load() int64 { return t.health.inFlight.Load() }
+
+// ServesIn is how long until one of the model's targets serves again, as far as can be known.
+func (m *Model) ServesIn(now time.Duration) time.Duration {
+	soonest := time.Duration(math.MaxInt64)
+	for _, t := range m.Targets {
+		soonest = min(soonest, t.health.servesIn(now))
+	}
+	return soonest
+}

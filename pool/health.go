@@ -1,0 +1,123 @@
+package pool
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// health is what is known of a target. It belongs to the upstream and lives on through
+// reloads that keep the target's upstream, model and name.
+type health struct {
+	inFlight atomic.Int64
+	breaker  breaker
+	rests    atomic.Int64 // until when, after a 429 with Retry-After
+}
+
+// healthKey tells the targets of an upstream apart.
+type healthKey struct{ model, name string }
+
+// longestRest bounds what an upstream can ask for.
+const longestRest = 24 * time.Hour
+
+func (h *health) resting(now time.Duration) time.Duration {
+	return max(0, time.Duration(h.rests.Load())-now)
+}
+
+func (h *health) servesIn(now time.Duration) time.Duration {
+	return max(h.resting(now), time.Duration(h.breaker.until.Load())-now, 0)
+}
+
+func (h *health) status(key healthKey, now time.Duration) TargetStatus {
+	state := h.breaker.state(now)
+	return TargetStatus{
+		Model: key.model, Target: key.name, Breaker: state.String(), breaker: state,
+		InFlight: h.inFlight.Load(), ServesIn: h.servesIn(now).Seconds(),
+	}
+}
+
+// serves reports whether a request may be sent to t now.
+func (t *Target) serves(now time.Duration) bool {
+	return t.health.resting(now) == 0 && t.health.breaker.state(now) != Open
+}
+
+// Closed reports whether t's breaker is closed.
+func (t *Target) Closed(now time.Duration) bool { return t.health.breaker.state(now) == Closed }
+
+// Rests is how long t still rests after a 429.
+func (t *Target) Rests(now time.Duration) time.Duration { return t.health.resting(now) }
+
+// Rest has nothing sent to t for d.
+func (t *Target) Rest(now, d time.Duration) {
+	until := int64(now + min(d, longestRest))
+	for {
+		old := t.health.rests.Load()
+		if old >= until || t.health.rests.CompareAndSwap(old, until) {
+			return
+		}
+	}
+}
+
+// Enter takes a place at t for one attempt, if t serves. probe says that the attempt decides
+// whether an open breaker closes. Every Enter that was ok is followed by one Leave.
+func (t *Target) Enter(now time.Duration) (probe, ok bool) {
+	if t.Rests(now) > 0 {
+		return false, false
+	}
+	probe, ok = t.health.breaker.enter(now)
+	if ok {
+		t.health.inFlight.Add(1)
+		t.Upstream.budget.sent.add(now, tallyOne)
+	}
+	return probe, ok
+}
+
+// Answered tells that a probe has its answer, though not yet the end of it. Its Leave is that
+// of no probe.
+func (t *Target) Answered(now time.Duration) { t.report(now, true, Served) }
+
+// Leave gives the place back and tells how the attempt ended.
+func (t *Target) Leave(now time.Duration, probe bool, o Outcome) {
+	t.health.inFlight.Add(-1)
+	t.report(now, probe, o)
+}
+
+func (t *Target) report(now time.Duration, probe bool, o Outcome) {
+	if t.health.breaker.leave(now, probe, o, t.breaker.Failures, t.breaker.Pause.Std()) {
+		t.Upstream.turned(t, t.health.breaker.state(now))
+	}
+}
+
+// MayRetry reports whether Retry would charge a retry now.
+func (u *Upstream) MayRetry(now time.Duration) bool { return u.counted(u.budget.left(now)) }
+
+// Retry charges u's budget with a retry, or refuses it.
+func (u *Upstream) Retry(now time.Duration) bool {
+	ok := u.counted(u.budget.take(now))
+	if ok {
+		u.retries.Inc()
+	}
+	return ok
+}
+
+func (u *Upstream) counted(ok bool) bool {
+	if !ok {
+		u.refused.Inc()
+	}
+	return ok
+}
+
+// Status is what can be shown of the target now.
+func (t *Target) Status() TargetStatus {
+	return t.health.status(healthKey{t.Model, t.name}, t.Upstream.clock())
+}
+
+// TargetStatus is what is shown of a target.
+type TargetStatus struct {
+	Model    string `json:"model"`  // public
+	Target   string `json:"target"` // the upstream's name for it
+	Breaker  string `json:"breaker"`
+	InFlight int64  `json:"in_flight"`
+	// ServesIn is how long the target is still left alone, in seconds.
+	ServesIn float64 `json:"serves_in_seconds"`
+	breaker  BreakerState
+}

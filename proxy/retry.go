@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice/pool"
+)
+
+// verdict is what an attempt that failed means for the request (docs/resilience.md has the
+// table).
+func (r *request) verdict(a *attempt) verdict {
+	switch {
+	case a.cause.Ended():
+		return over
+	case a.cause == pool.StatusRefused:
+		switch a.status {
+		case 408, 409, 425, 429, 500, 502, 503, 504, 529:
+			return again
+		case 400, 413, 422:
+			if !r.sequence() {
+				return over // another model would refuse it as well
+			}
+		}
+		return onward
+	case a.cause == pool.CredentialRefused, a.cause == pool.Redirected,
+		a.cause == pool.ResponseTimeout: // it has been paid for once
+		return onward
+	}
+	return again
+}
+
+// sequence reports whether the client named the models to try.
+func (r *request) sequence() bool { return len(r.fields.models) > 0 }
+
+// outcome is what an attempt says of its target.
+func (r *request) outcome(a *attempt) pool.Outcome {
+	switch {
+	case !a.failed:
+		return pool.Served
+	case a.cause.Ended():
+		return pool.Unknown
+	}
+	t := &a.target.Timeouts
+	switch a.cause {
+	case pool.StatusRefused:
+		if a.status < 500 {
+			return pool.Served
+		}
+	case pool.CredentialRefused, pool.Redirected, pool.ErrorEvent:
+		return pool.Served
+	// A time-out that the client, or what was left of the request's time, made shorter than
+	// the operator has it says nothing; else a client could have a target shut for all.
+	case pool.ConnectTimeout:
+		return ifOver(a, t.Connect.Std())
+	case pool.FirstByteTimeout:
+		return ifOver(a, t.FirstByte.Std())
+	case pool.ResponseTimeout:
+		return ifOver(a, t.Response.Std())
+	}
+	return pool.Failed
+}
+
+func ifOver(a *attempt, full time.Duration) pool.Outcome {
+	if a.took < full {
+		return pool.Unknown
+	}
+	return pool.Failed
+}
+
+// leave gives the newest attempt's place at its target back.
+func (r *request) leave() {
+	if len(r.attempts) == 0 {
+		return
+	}
+	if a := &r.attempts[len(r.attempts)-1]; a.entered {
+		a.entered = false
+		a.target.Leave(r.proxy.clock(), a.probe, r.outcome(a))
+	}
+}
+
+// pick chooses the target to ask next: another than those that have failed this request if
+// there is one, and not the last one again if there is none.
+func (r *request) pick(model *pool.Model, now time.Duration) *pool.Target {
+	if len(r.attempts) == 0 {
+		return model.Pick(now, nil)
+	}
+	last := r.attempts[len(r.attempts)-1].target
+	return model.Pick(now, func(t *pool.Target) int {
+		rank := 2 * r.tries(t)
+		if t == last {
+			rank++
+		}
+		return rank
+	})
+}
+
+// tries is how often target has been asked.
+func (r *request) tries(target *pool.Target) (n int) {
+	for i := range r.attempts {
+		if r.attempts[i].target == target {
+			n++
+		}
+	}
+	return n
+}
+
+// pause waits before a further try of model. onward: the model is given up, for another try
+// is not possible in time or not allowed.
+func (r *request) pause(model *pool.Model, try int) verdict {
+	now := r.proxy.clock()
+	newest := &r.attempts[len(r.attempts)-1]
+	target := r.pick(model, now)
+	if target == nil {
+		if !newest.target.Closed(now) {
+			return onward
+		}
+		target = newest.target // which rests
+	}
+	wait := r.backoff(try)
+	if target == newest.target {
+		wait = max(wait, newest.retryAfter, target.Rests(now))
+	}
+	if !time.Now().Add(wait).Before(r.deadline(target)) {
+		return onward
+	}
+	if r.tries(target) > 0 && !target.Upstream.MayRetry(now) {
+		return onward
+	}
+	if cause, ended := r.conn.wait(wait); ended {
+		r.drop()
+		r.failed = upstreamFailure(cause, target.Upstream.Name, nil)
+		return over
+	}
+	return again
+}
+
+// backoff is how long to wait before the try: exponential, with full jitter (M. Brooker,
+// "Exponential Backoff And Jitter", 2015).
+func (r *request) backoff(try int) time.Duration {
+	retry := &r.snapshot.config.Retry
+	ceiling := retry.Max.Std()
+	if n := retry.Base.Std() << (try - 1); n>>(try-1) == retry.Base.Std() {
+		ceiling = min(ceiling, n)
+	}
+	return rand.N(ceiling + 1)
+}
+
+// retryAfter is what the upstream asks to wait, 0 if it does not: retry-after-ms, or Retry-After
+// in seconds or as a date.
+func retryAfter(h *fasthttp.ResponseHeader, now time.Time) time.Duration {
+	if ms, err := strconv.ParseFloat(borrowString(h.Peek("Retry-After-Ms")), 64); err == nil {
+		return duration(ms, time.Millisecond)
+	}
+	text := h.Peek("Retry-After")
+	if seconds, err := strconv.ParseFloat(borrowString(text), 64); err == nil {
+		return duration(seconds, time.Second)
+	}
+	if at, err := fasthttp.ParseHTTPDate(text); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}
+
+// duration is n units, 0 for what is no time to wait, and at most a year.
+func duration(n float64, unit time.Duration) time.Duration {
+	const year = 365 * 24 * time.Hour
+	if !(n > 0) {
+		return 0
+	}
+	return time.Duration(min(n*float64(unit), float64(year)))
+}
