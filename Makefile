@@ -33,7 +33,7 @@ fuzz:
 
 # Go benchmarks beside the code, on one core and on two: a lock that all share would show.
 bench-micro:
-	$(GO) test -run '^$$' -bench . -cpu 1,2 ./limiter ./keys ./sse ./proxy
+	$(GO) test -run '^$$' -bench . -cpu 1,2 ./limiter ./keys ./sse ./pool ./proxy
 
 clean:
 	rm -f sluice
