@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttputil"
 	"go.uber.org/goleak"
 
@@ -27,7 +28,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	remove := trustTestServers()
+	// It has one goroutine for the life of a process, which must not belong to a bubble.
+	_ = new(fasthttp.ResponseHeader).Header()
 	goleak.VerifyTestMain(m,
+		goleak.Cleanup(func(code int) {
+			remove()
+			os.Exit(code)
+		}),
 		// fasthttp's clock, for the life of a process.
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1.1"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
@@ -90,22 +98,8 @@ func startInMemory(t testing.TB, text, up string, dialUpstream pool.Dial) *gatew
 // startPiped is start with an upstream at the other end of unbuffered pipes.
 func startPiped(t testing.TB, text string, answer func(net.Conn)) *gateway {
 	t.Helper()
-	return startInMemory(t, text, "127.0.0.1:1", func(context.Context, string, string) (net.Conn, error) {
-		client, server := net.Pipe()
-		go func() {
-			defer server.Close()
-			br := bufio.NewReader(server)
-			for {
-				req, err := http.ReadRequest(br)
-				if err != nil {
-					return
-				}
-				_, _ = io.Copy(io.Discard, req.Body)
-				answer(server)
-			}
-		}()
-		return client, nil
-	})
+	up := upstreamtest.NewPiped(t, func(conn net.Conn, _ *upstreamtest.Recorded) { answer(conn) })
+	return startInMemory(t, text, "127.0.0.1:1", up.Dial)
 }
 
 // startTCP serves over a loopback port.
@@ -233,7 +227,7 @@ func (g *gateway) raw(text string) string {
 
 // reply is an upstream's answer with a Content-Length.
 func reply(status, contentType, body string) string {
-	return "HTTP/1.1 " + status + "\r\nContent-Type: " + contentType + "\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+	return upstreamtest.Whole(status, contentType, "", body)
 }
 
 const okBody = `{"id":"x","choices":[]}`

@@ -2,6 +2,7 @@ package upstreamtest
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -19,7 +20,7 @@ type Recorded struct {
 
 // Raw is an upstream whose answers a test writes to the connection byte by byte.
 type Raw struct {
-	ln     net.Listener
+	ln     net.Listener // nil where connections are made by Dial alone
 	answer func(conn net.Conn, r *Recorded)
 	wg     sync.WaitGroup
 
@@ -47,10 +48,27 @@ func NewRaw(t TB, answer func(conn net.Conn, r *Recorded)) *Raw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &Raw{ln: ln, answer: answer, conns: map[net.Conn]struct{}{}, closed: make(chan struct{}, 10_000)}
+	u := newRaw(t, answer)
+	u.ln = ln
 	u.wg.Go(u.accept)
+	return u
+}
+
+// NewPiped is NewRaw without a network: Dial makes its connections, of memory without a
+// buffer.
+func NewPiped(t TB, answer func(conn net.Conn, r *Recorded)) *Raw { return newRaw(t, answer) }
+
+func newRaw(t TB, answer func(conn net.Conn, r *Recorded)) *Raw {
+	u := &Raw{answer: answer, conns: map[net.Conn]struct{}{}, closed: make(chan struct{}, 10_000)}
 	t.Cleanup(u.Close)
 	return u
+}
+
+// Dial connects to the upstream without a network.
+func (u *Raw) Dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	u.add(server)
+	return client, nil
 }
 
 // Reply is an answer function that writes text and goes on.
@@ -63,7 +81,9 @@ func (u *Raw) Address() string { return u.ln.Addr().String() }
 
 // Close ends everything.
 func (u *Raw) Close() {
-	u.ln.Close()
+	if u.ln != nil {
+		u.ln.Close()
+	}
 	u.CloseConnections()
 	u.wg.Wait()
 }
@@ -100,12 +120,17 @@ func (u *Raw) accept() {
 		if err != nil {
 			return
 		}
-		u.mu.Lock()
-		u.conns[conn] = struct{}{}
-		u.accepted++
-		u.mu.Unlock()
-		u.wg.Go(func() { u.serve(conn) })
+		u.add(conn)
 	}
+}
+
+// add serves a connection.
+func (u *Raw) add(conn net.Conn) {
+	u.mu.Lock()
+	u.conns[conn] = struct{}{}
+	u.accepted++
+	u.mu.Unlock()
+	u.wg.Go(func() { u.serve(conn) })
 }
 
 func (u *Raw) serve(conn net.Conn) {
