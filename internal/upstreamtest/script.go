@@ -33,7 +33,13 @@ type Script struct {
 // NewScript makes a Script that lives until the test ends.
 func NewScript(t TB, secure *tls.Config, steps ...Step) *Script {
 	s := &Script{tls: secure, steps: steps}
-	s.raw = NewPiped(t, func(conn net.Conn, r *Recorded) { s.next().Answer(conn, r) })
+	s.raw = NewPiped(t, func(conn net.Conn, r *Recorded) {
+		if step, ok := s.next(true); ok {
+			step.Answer(conn, r)
+		} else {
+			conn.Close() // nobody is to be reached; the next connection will find out
+		}
+	})
 	return s
 }
 
@@ -47,38 +53,26 @@ func (s *Script) Asked() int {
 // Requests are those that came so far.
 func (s *Script) Requests() []*Recorded { return s.raw.Requests() }
 
-// next takes a step.
-func (s *Script) next() Step {
+// next takes the next step if it is one that reads a request, or one that does not.
+func (s *Script) next(reads bool) (Step, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asked++
-	return s.step()
-}
-
-func (s *Script) step() Step {
 	step := s.steps[0]
-	if len(s.steps) > 1 {
-		s.steps = s.steps[1:]
-	}
-	return step
-}
-
-// beforeAnswer takes the next step if it is one for which no request is read.
-func (s *Script) beforeAnswer() (Step, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.steps[0].Answer != nil {
+	if reads != (step.Answer != nil) {
 		return Step{}, false
 	}
 	s.asked++
-	return s.step(), true
+	if len(s.steps) > 1 {
+		s.steps = s.steps[1:]
+	}
+	return step, true
 }
 
 // Dial connects to the upstream.
 func (s *Script) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if step, now := s.beforeAnswer(); now && step.Dial != nil {
+	if step, ok := s.next(false); ok && step.Dial != nil {
 		return nil, step.Dial(ctx)
-	} else if now {
+	} else if ok {
 		client, server := net.Pipe()
 		s.raw.wg.Go(func() {
 			defer server.Close()
