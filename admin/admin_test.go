@@ -29,7 +29,7 @@ const token = "0123456789abcdef"
 const good = `
 admin: {token: 0123456789abcdef}
 upstreams: {up: {base_url: "http://user:sesame@127.0.0.1:1/v1", api_key: sesame-key, headers: {x-a: sesame-header}, query: {q: sesame-query}}}
-models: {m: {targets: [{upstream: up, model: up-m, weight: 3}]}, n: {targets: [{upstream: up}]}}
+models: {m: {targets: [{upstream: up, model: up-m, weight: 3}], max_retries: 5, fallbacks: [n]}, n: {targets: [{upstream: up}]}}
 `
 
 type port struct {
@@ -268,19 +268,40 @@ func TestListKeys(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	p := start(t)
+	target := p.a.proxy.Set().Models["m"].Targets[0]
+	for range 5 { // its breaker opens
+		probe, _ := target.Enter(0)
+		target.Leave(0, probe, pool.Failed)
+	}
+	target.Upstream.Retry(0)
 	_, v := p.call("GET", "/api/upstreams", "")
 	up := v["data"].([]any)[0].(map[string]any)
+	if got := fmt.Sprint(up["retries"], up["retries_allowed"], up["targets"]); got != "1 10 [map[breaker:open in_flight:0 model:m serves_in_seconds:1 target:up-m] "+
+		"map[breaker:closed in_flight:0 model:n serves_in_seconds:0 target:n]]" {
+		t.Errorf("%s", got)
+	}
 	if up["name"] != "up" || up["address"] != "http://127.0.0.1:1" || up["in_flight"] != 0.0 {
 		t.Errorf("%v", up)
 	}
 	_, v = p.call("GET", "/api/models", "")
-	if got := fmt.Sprint(v["data"]); got != "[map[id:m targets:[map[in_flight:0 last_failure:<nil> model:up-m upstream:up weight:3]]] "+
-		"map[id:n targets:[map[in_flight:0 last_failure:<nil> model:n upstream:up weight:1]]]]" {
+	if got := fmt.Sprint(v["data"]); got != "[map[fallbacks:[n] id:m max_retries:5 targets:[map[breaker:open in_flight:0 last_failure:<nil> model:up-m serves_in_seconds:1 upstream:up weight:3]]] "+
+		"map[fallbacks:[] id:n max_retries:2 targets:[map[breaker:closed in_flight:0 last_failure:<nil> model:n serves_in_seconds:0 upstream:up weight:1]]]]" {
 		t.Errorf("%s", got)
 	}
-	if w := p.raw("GET", "/metrics", ""); !strings.Contains(w.Body.String(), "sluice_upstream_in_flight{upstream=\"up\"} 0") ||
-		!strings.Contains(w.Body.String(), "sluice_refused_total{code=\"invalid_api_key\"} 0") {
-		t.Errorf("%s", w.Body)
+	w := p.raw("GET", "/metrics", "")
+	for _, line := range []string{
+		`sluice_upstream_in_flight{upstream="up"} 0`,
+		`sluice_upstream_connections{upstream="up"} 0`,
+		`sluice_breaker_state{model="m",target="up-m",upstream="up"} 2`,
+		`sluice_breaker_state{model="n",target="n",upstream="up"} 0`,
+		`sluice_retries_total{upstream="up"} 1`,
+		`sluice_retries_refused_total{upstream="up"} 0`,
+		`sluice_fallbacks_total{model="n"} 0`,
+		`sluice_refused_total{code="no_healthy_upstream"} 0`,
+	} {
+		if !strings.Contains(w.Body.String(), line+"\n") {
+			t.Errorf("no %s in\n%s", line, w.Body)
+		}
 	}
 }
 

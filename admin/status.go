@@ -23,24 +23,34 @@ type targetView struct {
 	Upstream string          `json:"upstream"`
 	Model    json.RawMessage `json:"model"`
 	Weight   int             `json:"weight"`
-	// Health is of the upstream: its newest failure, nil without one.
-	InFlight    int64         `json:"in_flight"`
+	InFlight int64           `json:"in_flight"`
+	Breaker  string          `json:"breaker"`
+	ServesIn float64         `json:"serves_in_seconds"`
+	// LastFailure is the upstream's newest, nil without one.
 	LastFailure *pool.Failure `json:"last_failure"`
 }
 
 type modelView struct {
-	ID      string       `json:"id"`
-	Targets []targetView `json:"targets"`
+	ID         string       `json:"id"`
+	Targets    []targetView `json:"targets"`
+	MaxRetries int          `json:"max_retries"`
+	Fallbacks  []string     `json:"fallbacks"` // theirs among them
 }
 
 func (a *Admin) listModels(w http.ResponseWriter, _ *http.Request) {
 	models := a.proxy.Set().Models
 	data := []modelView{}
 	for _, id := range slices.Sorted(maps.Keys(models)) {
-		m := modelView{ID: id}
+		m := modelView{ID: id, MaxRetries: models[id].MaxRetries, Fallbacks: []string{}}
 		for _, t := range models[id].Targets {
-			s := t.Upstream.Status()
-			m.Targets = append(m.Targets, targetView{Upstream: s.Name, Model: t.Name, Weight: t.Weight, InFlight: s.InFlight, LastFailure: s.LastFailure})
+			s := t.Status()
+			m.Targets = append(m.Targets, targetView{
+				Upstream: t.Upstream.Name, Model: t.Name, Weight: t.Weight, InFlight: s.InFlight,
+				Breaker: s.Breaker, ServesIn: s.ServesIn, LastFailure: t.Upstream.LastFailure(),
+			})
+		}
+		for _, f := range models[id].Fallbacks {
+			m.Fallbacks = append(m.Fallbacks, f.Name)
 		}
 		data = append(data, m)
 	}

@@ -159,6 +159,9 @@ func (u *Upstream) Failed(c Cause) {
 	u.causes[c].Inc()
 }
 
+// LastFailure is the newest, nil without one.
+func (u *Upstream) LastFailure() *Failure { return u.last.Load() }
+
 // Status is what can be shown of the upstream now.
 func (u *Upstream) Status() Status {
 	s := Status{

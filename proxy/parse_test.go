@@ -40,11 +40,11 @@ func prepared(t testing.TB, g *gateway, body string) (*request, *pool.Target) {
 const chatBody = `{"model":"m","messages":[{"role":"system","content":"You are helpful."},{"role":"user","content":"Say \"hi\" to the \u00e9lite."}],"temperature":0.7,"max_tokens":256,"stream":false,"gateway":{"timeout":"30s","max_retries":1}}`
 
 // TestNothingIsAllocatedOnTheWayUpstream: neither parsing, nor finding the key and the
-// window's answer, nor building and writing the upstream request allocate.
+// window's answer and a place at a target, nor building and writing the upstream request allocate.
 func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 	g := start(t, oneModel, "127.0.0.1:1")
 	for name, body := range map[string]string{"small": chatBody, "10 KB": strings.Replace(chatBody, "hi", strings.Repeat("word ", 2000), 1)} {
-		r, target := prepared(t, g, body)
+		r, _ := prepared(t, g, body)
 		w := bufio.NewWriterSize(io.Discard, 16<<10)
 		x := pool.Acquire()
 		r.exchange = x
@@ -63,13 +63,16 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 			if f := r.findModels(); f != nil {
 				t.Fatal(f.message)
 			}
-			r.upstream = r.rewrite(r.upstream[:0], target)
-			r.writeHead(target)
+			a := r.take(r.models[0])
+			r.upstream = r.rewrite(r.upstream[:0], a.target)
+			r.writeHead(a.target)
 			x.Request.SetBodyRaw(r.upstream)
 			if err := x.Request.Write(w); err != nil {
 				t.Fatal(err)
 			}
 			x.Request.Reset()
+			r.leave()
+			r.attempts = r.attempts[:0]
 		}
 		once()
 		// Under the race detector sync.Pool drops things on purpose; nothing pooled is
