@@ -4,8 +4,10 @@
 GO ?= go
 # Of each fuzz target, in make fuzz.
 FUZZTIME ?= 10s
+# Of make soak.
+SOAKTIME ?= 1m
 
-.PHONY: build run test lint fuzz bench-micro clean
+.PHONY: build run test lint fuzz soak bench-micro clean
 
 build:
 	$(GO) build -o sluice .
@@ -20,7 +22,9 @@ test:
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'd: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags soak .
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags soak .
 	$(GO) mod tidy -diff
 	$(GO) test -run TestImportsPointDown .
 
@@ -30,6 +34,10 @@ fuzz:
 	$(GO) test -run '^$$' -fuzz '^FuzzReader$$' -fuzztime $(FUZZTIME) ./sse
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./config
 	$(GO) test -run '^$$' -fuzz '^FuzzLookup$$' -fuzztime $(FUZZTIME) ./keys
+
+# Clients, ways that fail, and a judge of every answer. The flags are TestSoak's.
+soak:
+	$(GO) test -v -race -tags soak -run '^TestSoak$$' -timeout 10m . -soaktime $(SOAKTIME)
 
 # Go benchmarks beside the code, on one core and on two: a lock that all share would show.
 bench-micro:

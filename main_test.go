@@ -30,10 +30,14 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"))
+	goleak.VerifyTestMain(m, othersGoroutines...)
+}
+
+// othersGoroutines are those that libraries leave behind.
+var othersGoroutines = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"),
 }
 
 const adminToken = "0123456789abcdef"
@@ -88,12 +92,18 @@ func provider(t testing.TB, p *upstreamtest.Provider) string {
 	return "http://" + ln.Addr().String() + "/v1"
 }
 
-// begin runs the program in this process.
+// begin runs the program in this process, with a provider at base.
 func begin(t testing.TB, base, more string) *node {
 	t.Helper()
 	dir := t.TempDir()
+	return beginIn(t, dir, settings(dir, base, more))
+}
+
+// beginIn runs the program in this process, on a configuration that it writes to dir.
+func beginIn(t testing.TB, dir, text string) *node {
+	t.Helper()
 	n := &node{t: t, log: &upstreamtest.Buffer{}, hup: make(chan os.Signal, 1), path: filepath.Join(dir, "config.yaml"), done: make(chan struct{})}
-	write(t, n.path, settings(dir, base, more))
+	write(t, n.path, text)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
 	ready := make(chan struct{})
