@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -187,19 +188,28 @@ func TestClientThatLeaves(t *testing.T) {
 		"stream, in silence":               {request1, after(first)},
 		"stream, while the upstream sends": {request1, chatter},
 	} {
-		for _, how := range []string{"close", "reset", "half-close"} {
+		for _, how := range []string{"close", "reset", "half-close", "close over TLS"} {
 			t.Run(name+", "+how, func(t *testing.T) {
-				up := upstreamtest.NewRaw(t, test.answer)
-				g := startTCP(t, oneModel, up.Address())
-				conn, err := g.dial(context.Background(), "", "")
+				t.Parallel()
+				scheme, secure := "http", (*tls.Config)(nil)
+				if how == "close over TLS" { // on both sides
+					scheme, secure = "https", testTLS
+				}
+				up := upstreamtest.NewRawTLS(t, secure, test.answer)
+				g := startSecure(t, strings.Replace(oneModel, "http:", scheme+":", 1), up.Address(), secure)
+				tcp, err := g.dial(context.Background(), "", "")
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer conn.Close()
+				defer tcp.Close()
+				conn := tcp
+				if secure != nil {
+					conn = tls.Client(tcp, &tls.Config{ServerName: "example.com"})
+				}
 				fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", g.secret, len(test.body), test.body)
 				eventually(t, "the upstream has the request", func() bool { return len(up.Requests()) == 1 })
 				left := time.Now()
-				switch tcp := conn.(*net.TCPConn); how {
+				switch tcp := tcp.(*net.TCPConn); how {
 				case "reset":
 					_ = tcp.SetLinger(0)
 					conn.Close()

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -105,9 +106,18 @@ func startPiped(t testing.TB, text string, answer func(net.Conn)) *gateway {
 // startTCP serves over a loopback port.
 func startTCP(t testing.TB, text, up string) *gateway {
 	t.Helper()
+	return startSecure(t, text, up, nil)
+}
+
+// startSecure is startTCP over TLS, unless secure is nil. What dials stays TCP's.
+func startSecure(t testing.TB, text, up string, secure *tls.Config) *gateway {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if secure != nil {
+		ln = tls.NewListener(ln, secure)
 	}
 	g := startOn(t, text, up, ln, nil)
 	g.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {

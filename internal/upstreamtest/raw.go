@@ -3,6 +3,7 @@ package upstreamtest
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -44,9 +45,18 @@ type TB interface {
 // unless it closed it.
 func NewRaw(t TB, answer func(conn net.Conn, r *Recorded)) *Raw {
 	t.Helper()
+	return NewRawTLS(t, nil, answer)
+}
+
+// NewRawTLS is NewRaw over TLS, unless secure is nil.
+func NewRawTLS(t TB, secure *tls.Config, answer func(conn net.Conn, r *Recorded)) *Raw {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if secure != nil {
+		ln = tls.NewListener(ln, secure)
 	}
 	u := newRaw(t, answer)
 	u.ln = ln
