@@ -72,6 +72,7 @@ func (x *Exchange) Send(t *Target, deadline time.Time) error {
 	x.upstream, x.open, x.whole, x.cut, x.body, x.chunked = u, true, false, false, nil, nil
 	u.inFlight.Add(1)
 	u.requests.Add(1)
+	u.budget.sent.add(u.clock(), tallyOne)
 	for again := false; ; again = true {
 		if err := x.connect(t, deadline); err != nil {
 			return err

@@ -66,7 +66,6 @@ func (t *Target) Enter(now time.Duration) (probe, ok bool) {
 	probe, ok = t.health.breaker.enter(now)
 	if ok {
 		t.health.inFlight.Add(1)
-		t.Upstream.budget.sent.add(now, tallyOne)
 	}
 	return probe, ok
 }

@@ -99,7 +99,7 @@ func upstreamFailure(cause pool.Cause, upstream string, err error) *failure {
 	return f
 }
 
-// noneServes is the failure of a request that could be sent nowhere.
+// noneServes is the failure of a request that can be sent nowhere.
 func (r *request) noneServes() *failure {
 	now, wait := r.proxy.clock(), time.Duration(math.MaxInt64)
 	for _, m := range r.models {

@@ -25,10 +25,8 @@ const (
 // forward asks the models, one after the other, until one answers.
 func (r *request) forward() *failure {
 	v := onward
-	for i := range r.models {
-		if v = r.ask(i); v != onward {
-			break
-		}
+	for i := r.chosen.model; v == onward && i < len(r.models); i++ {
+		v = r.ask(i)
 	}
 	switch {
 	case v == answered:
@@ -36,8 +34,6 @@ func (r *request) forward() *failure {
 	case r.holding:
 		r.replyHeld()
 		return nil
-	case len(r.attempts) == 0:
-		return r.noneServes()
 	}
 	if n := len(r.attempts); n > 1 && v == onward {
 		r.failed.message = fmt.Sprintf("all %d attempts failed, the last so: %s", n, r.failed.message)
@@ -80,18 +76,28 @@ func (r *request) ask(i int) verdict {
 
 // take begins an attempt at one of the model's targets; nil if none may be asked.
 func (r *request) take(model *pool.Model) *attempt {
-	for {
-		now := r.proxy.clock()
-		target := r.pick(model, now)
-		if target == nil || r.late(target) || r.tries(target) > 0 && !target.Upstream.Retry(now) {
+	target, probe := r.chosen.target, r.chosen.probe
+	r.chosen.target = nil
+	if target == nil {
+		if target, probe = r.place(model); target == nil {
 			return nil
 		}
-		probe, ok := target.Enter(now)
-		if !ok {
-			continue // its breaker has opened, or its probe has gone, since it was picked
+	}
+	r.attempts = append(r.attempts, attempt{target: target, began: time.Now(), entered: true, probe: probe})
+	return &r.attempts[len(r.attempts)-1]
+}
+
+// place takes a place at one of the model's targets; nil if none may be asked.
+func (r *request) place(model *pool.Model) (target *pool.Target, probe bool) {
+	for {
+		now := r.proxy.clock()
+		target = r.pick(model, now)
+		if target == nil || r.late(target) || r.tries(target) > 0 && !target.Upstream.Retry(now) {
+			return nil, false
 		}
-		r.attempts = append(r.attempts, attempt{target: target, began: time.Now(), entered: true, probe: probe})
-		return &r.attempts[len(r.attempts)-1]
+		if probe, ok := target.Enter(now); ok {
+			return target, probe
+		} // else its breaker has opened, or its probe has gone, since it was picked
 	}
 }
 

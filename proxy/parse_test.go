@@ -52,15 +52,18 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 			if f := r.authenticate(); f != nil {
 				t.Fatal(f.message)
 			}
-			if f := r.admit(); f != nil {
-				t.Fatal(f.message)
-			}
 			r.fields = fields{models: r.fields.models[:0]}
 			if f := r.readFields(); f != nil {
 				t.Fatal(f.message)
 			}
 			r.models = r.models[:0]
 			if f := r.findModels(); f != nil {
+				t.Fatal(f.message)
+			}
+			if f := r.choose(); f != nil {
+				t.Fatal(f.message)
+			}
+			if f := r.admit(); f != nil {
 				t.Fatal(f.message)
 			}
 			a := r.take(r.models[0])

@@ -40,6 +40,7 @@ type request struct {
 	fields   fields // of the body, that concern the gateway
 	models   []*pool.Model
 
+	chosen   chosen // for the first attempt
 	exchange *pool.Exchange
 	attempts []attempt
 	failed   *failure // of the newest attempt, if it is not answered with
@@ -59,6 +60,13 @@ type request struct {
 type jsonState struct {
 	parser fastjson.Parser
 	arena  fastjson.Arena
+}
+
+// chosen is a place that was taken before the request was admitted.
+type chosen struct {
+	model  int
+	target *pool.Target // nil if none was taken, or once the attempt has begun
+	probe  bool
 }
 
 // attempt is one try at one target.
@@ -115,7 +123,7 @@ func reuse(b []byte) []byte {
 // proxied is the straight line of a request to a model.
 func (r *request) proxied(to *route) {
 	r.route = to
-	for _, stage := range [...]func() *failure{r.authenticate, r.enter, r.parse, r.admit, r.forward} {
+	for _, stage := range [...]func() *failure{r.authenticate, r.enter, r.parse, r.choose, r.admit, r.forward} {
 		if f := stage(); f != nil {
 			r.refuse(f)
 			return
@@ -138,6 +146,18 @@ func (r *request) enter() *failure {
 	}
 	r.inKeyGate = true
 	return nil
+}
+
+// choose takes a place for the first attempt: a request that can be sent nowhere costs its
+// key nothing.
+func (r *request) choose() *failure {
+	for i, model := range r.models {
+		if target, probe := r.place(model); target != nil {
+			r.chosen = chosen{i, target, probe}
+			return nil
+		}
+	}
+	return r.noneServes()
 }
 
 // admit charges the key's window with the request. Nothing after it but the forwarding
@@ -284,6 +304,9 @@ func (r *request) finish() {
 		r.replied()
 		pool.Release(r.exchange)
 		r.exchange = nil
+	}
+	if target := r.chosen.target; target != nil { // it was not admitted
+		target.Leave(r.proxy.clock(), r.chosen.probe, pool.Unknown)
 	}
 	r.leave()
 	if r.inKeyGate {

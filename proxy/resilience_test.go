@@ -446,12 +446,6 @@ func TestMaxRetries(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			bad := status("429 Too Many Requests")
 			g, hosts := startScripted(t, text+"breaker: {failures: 1000}\n", map[string]steps{"a": {bad}, "b": {bad}, "c": {bad}})
-			for _, u := range g.p.Set().Upstreams {
-				for range 1000 { // so that the budget allows them
-					probe, _ := g.p.Set().Models["many"].Targets[strings.Index("abc", u.Name)].Enter(g.p.clock())
-					g.p.Set().Models["many"].Targets[strings.Index("abc", u.Name)].Leave(g.p.clock(), probe, pool.Served)
-				}
-			}
 			a := g.post("/v1/chat/completions", body)
 			if n := hosts["a"].Asked() + hosts["b"].Asked() + hosts["c"].Asked(); n != asked || a.header.Get("X-Sluice-Attempts") != fmt.Sprint(asked) {
 				t.Errorf("%s: asked %d times, want %d; %s", body, n, asked, a.header.Get("X-Sluice-Trail"))
@@ -664,5 +658,33 @@ func TestEndOfAWait(t *testing.T) {
 		if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") || !strings.Contains(string(b), "shutting_down") {
 			t.Errorf("%q, %v", b, err)
 		}
+	})
+}
+
+// TestPlacesAndCharges: a request that can be sent nowhere costs its key nothing, and one
+// that its key does not admit takes nobody's place.
+func TestPlacesAndCharges(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, hosts := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}]}\n", map[string]steps{"a": {good}})
+		one, period := int64(1), keys.Period(time.Minute)
+		_, poor := g.key(keys.Spec{Name: "one a minute", Limits: keys.Limits{Requests: &one, Period: &period}})
+		rich := g.secret
+		g.trip("m")
+		g.secret = poor
+		a := g.post("/v1/chat/completions", plainM)
+		errorRow{503, "overloaded_error", "", "no_healthy_upstream", ""}.check(t, a)
+		if left := a.header.Get("X-Ratelimit-Remaining-Requests"); left != "1" {
+			t.Errorf("%s requests are left", left)
+		}
+		time.Sleep(time.Second)
+		g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0")
+		g.trip("m")
+		time.Sleep(time.Second)
+		if a := g.post("/v1/chat/completions", plainM); a.status != 429 || a.header.Get("X-Sluice-Attempts") != "0" || hosts["a"].Asked() != 1 {
+			t.Errorf("%d %v", a.status, a.header)
+		}
+		g.secret = rich
+		g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0") // the probe was still to be had
+		g.wantNothingLeft()
 	})
 }
