@@ -65,6 +65,17 @@ func rankOf(t *Target, rank func(*Target) int) int {
 
 func (t *Target) load() int64 { return t.health.inFlight.Load() }
 
+// Rested is the target that soonest ends a rest, of those whose breakers are closed; nil
+// without one.
+func (m *Model) Rested(now time.Duration) (soonest *Target) {
+	for _, t := range m.Targets {
+		if t.Closed(now) && (soonest == nil || t.Rests(now) < soonest.Rests(now)) {
+			soonest = t
+		}
+	}
+	return soonest
+}
+
 // ServesIn is how long until one of the model's targets serves again, as far as can be known.
 func (m *Model) ServesIn(now time.Duration) time.Duration {
 	soonest := time.Duration(math.MaxInt64)

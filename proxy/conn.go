@@ -44,7 +44,7 @@ type clientConn struct {
 
 	mu      sync.Mutex
 	waiting aborter // aborted when the client leaves
-	since   uint64  // the sweep before it began to wait
+	since   uint64  // the sweep before the request began; written while nothing waits
 }
 
 // Write bounds how long the client may take nothing.
@@ -105,10 +105,15 @@ func (c *clientConn) discard() {
 	}
 }
 
+// begin is called when a request begins.
+func (c *clientConn) begin(r *request) {
+	c.current, c.since = r, c.all.sweeps.Load()
+}
+
 // await has x aborted should the client leave, or the process end; release ends that.
 func (c *clientConn) await(x aborter) {
 	c.mu.Lock()
-	c.waiting, c.since = x, c.all.sweeps.Load()
+	c.waiting = x
 	c.mu.Unlock()
 	if c.all.cut.Load() {
 		x.Abort(pool.ShuttingDown)

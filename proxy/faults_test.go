@@ -129,11 +129,9 @@ func faults() []fault {
 		{name: "silence after half a head", step: upstreamtest.Stall("HTTP/1.1 200 OK\r\n"), plain: paidFor(0), stream: late("first_byte_timeout", 10*time.Second)},
 	}
 	silent := with(late("first_byte_timeout", 10*time.Second), 200)
-	silentPlain := silent
-	silentPlain.cause, silentPlain.retried = "response_timeout", false // nobody asked for a stream
 	list = append(list,
-		fault{name: "a stream without an event", step: upstreamtest.Stall(upstreamtest.Events()), plain: silentPlain, stream: silent},
-		fault{name: "a stream with comments and no event", step: upstreamtest.Stall(upstreamtest.Events(": hello\n\n", "event: ping\ndata: {}\n\n")), plain: silentPlain, stream: silent})
+		both("a stream without an event", upstreamtest.Stall(upstreamtest.Events()), silent),
+		both("a stream with comments and no event", upstreamtest.Stall(upstreamtest.Events(": hello\n\n", "event: ping\ndata: {}\n\n")), silent))
 	for _, s := range []string{"408 Request Timeout", "409 Conflict", "425 Too Early", "429 Too Many Requests",
 		"500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout", "529 Overloaded"} {
 		list = append(list, both(s, upstreamtest.Say(upstreamtest.Whole(s, json, "", errorBody)), end{cause: "status", status: number(s), retried: true}))

@@ -63,7 +63,7 @@ func (r *request) ask(i int) verdict {
 		if i > 0 && try == 0 {
 			model.Fallback.Inc()
 		}
-		r.lastTry = try == retries || len(r.attempts) == maxAttempts
+		r.last = r.lastModel && try == retries || len(r.attempts) == maxAttempts
 		if v := r.try(a); v != again {
 			return v
 		}
@@ -92,12 +92,18 @@ func (r *request) place(model *pool.Model) (target *pool.Target, probe bool) {
 	for {
 		now := r.proxy.clock()
 		target = r.pick(model, now)
-		if target == nil || r.late(target) || r.tries(target) > 0 && !target.Upstream.Retry(now) {
+		if target == nil || r.late(target) {
 			return nil, false
 		}
-		if probe, ok := target.Enter(now); ok {
-			return target, probe
-		} // else its breaker has opened, or its probe has gone, since it was picked
+		probe, ok := target.Enter(now)
+		if !ok {
+			continue // its breaker has opened, or its probe has gone, since it was picked
+		}
+		if r.tries(target) > 0 && !target.Upstream.Retry(now) {
+			target.Leave(now, probe, pool.Unknown)
+			return nil, false
+		}
+		return target, probe
 	}
 }
 
@@ -163,11 +169,14 @@ func (r *request) refused(a *attempt) verdict {
 		a.target.Upstream.Failed(a.cause)
 	}
 	v := r.verdict(a)
-	if v == over || r.lastModel && (v == onward || r.lastTry) {
+	if v == over || r.last || r.lastModel && v == onward {
 		return r.reply(a)
 	}
 	r.failed = upstreamFailure(a.cause, a.target.Upstream.Name, errStatus(a.status))
 	r.hold(a)
+	if cause, ended := r.exchange.Aborted(); ended {
+		return r.lost(a, &pool.Error{Cause: cause, Err: errStatus(a.status)})
+	}
 	return v
 }
 
@@ -184,15 +193,13 @@ func (r *request) lost(a *attempt, err error) verdict {
 // fail notes that an attempt failed. An err that is no *pool.Error is of an answer that
 // broke off.
 func (r *request) fail(a *attempt, err error) *failure {
+	counted := a.failed // an HTTP error, whose body now broke off
 	a.took, a.failed, a.cause = time.Since(a.began), true, pool.ResponseBroken
 	var e *pool.Error
 	if errors.As(err, &e) {
 		a.cause = e.Cause
 	}
-	if a.cause == pool.FirstByteTimeout && !r.fields.stream {
-		a.cause = pool.ResponseTimeout
-	}
-	if !a.cause.Ended() {
+	if !counted && !a.cause.Ended() {
 		a.target.Upstream.Failed(a.cause)
 	}
 	return upstreamFailure(a.cause, a.target.Upstream.Name, err)
@@ -205,7 +212,12 @@ func (r *request) send(target *pool.Target, now time.Time) error {
 	r.writeHead(target)
 	r.exchange.Request.SetBodyRaw(r.upstream)
 	r.conn.await(r.exchange)
-	return r.exchange.Send(target, r.headDeadline(target, now))
+	err := r.exchange.Send(target, r.headDeadline(target, now))
+	var e *pool.Error
+	if errors.As(err, &e) && e.Cause == pool.FirstByteTimeout && !r.fields.stream {
+		e.Cause = pool.ResponseTimeout // nobody waits for a first byte here
+	}
+	return err
 }
 
 // headDeadline is until when the head of an answer must be there. An answer to a plain

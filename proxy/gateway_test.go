@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -214,6 +215,18 @@ func (g *gateway) open(method, path, body string, header ...string) (*http.Respo
 		}
 	}
 	return g.client.Do(req)
+}
+
+// begin sends body on a connection of its own, which is the test's to close.
+func (g *gateway) begin(body string) net.Conn {
+	g.t.Helper()
+	conn, err := g.dial(context.Background(), "", "")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", g.secret, len(body), body)
+	return conn
 }
 
 // raw writes text to a new connection and returns all that comes back.

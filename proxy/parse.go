@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/valyala/fastjson"
@@ -275,7 +276,9 @@ func (r *request) addModel(public []byte) *failure {
 	if !r.key.Spec().Allows(model.Name) {
 		return refusal(modelNotAllowed, "model", "this key may not use the model %s", model.Name)
 	}
-	r.models = append(r.models, model)
+	if !slices.Contains(r.models, model) { // named twice is tried once: retries have their own rules
+		r.models = append(r.models, model)
+	}
 	return nil
 }
 

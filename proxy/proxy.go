@@ -173,7 +173,7 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *request {
 	r := p.acquireRequest()
 	r.ctx, r.snapshot, r.began = ctx, p.snapshot.Load(), time.Now()
 	r.conn = ctx.Conn().(*clientConn)
-	r.conn.current = r
+	r.conn.begin(r)
 	r.readID()
 	return r
 }

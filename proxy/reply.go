@@ -74,7 +74,11 @@ func (r *request) failedAttempts() *fastjson.Value {
 // held, as it comes where not.
 func (r *request) reply(a *attempt) verdict {
 	x := r.exchange
-	x.SetReadDeadline(r.replyDeadline(a.target, a.began))
+	until := r.replyDeadline(a.target, a.began)
+	if a.failed {
+		until = earlier(until, time.Now().Add(errorTime))
+	}
+	x.SetReadDeadline(until)
 	limit := int(r.snapshot.config.Limits.Response)
 	length := x.Response.Header.ContentLength()
 	whole := isJSON(x.Response.Header.ContentType()) && length <= limit
@@ -121,15 +125,18 @@ func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended boo
 			return buf, ended, nil
 		}
 	}
-	if whole && length == untilClose && len(buf) > room && !json.Valid(buf[room:]) {
+	if isJSON(r.exchange.Response.Header.ContentType()) && length == untilClose && len(buf) > room && !json.Valid(buf[room:]) {
 		return nil, false, errCutShort
 	}
 	return buf, true, nil
 }
 
-// holdTime is how long the body of an HTTP error may take to come while something else is
-// still to be tried.
-const holdTime = time.Second
+// How long the body of an HTTP error may take to come, if it is the answer, and while
+// something else is still to be tried.
+const (
+	errorTime = 10 * time.Second
+	holdTime  = time.Second
+)
 
 // hold keeps an HTTP error to answer with, should nothing else be tried. A long one, or one
 // that does not come at once, is not kept.
@@ -205,6 +212,7 @@ func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) verdict {
 		size = -1
 	}
 	r.copyHead(a)
+	r.answered()
 	r.passOver(prefix, size, false)
 	return answered
 }

@@ -40,19 +40,19 @@ type request struct {
 	fields   fields // of the body, that concern the gateway
 	models   []*pool.Model
 
-	chosen   chosen // for the first attempt
-	exchange *pool.Exchange
-	attempts []attempt
-	failed   *failure // of the newest attempt, if it is not answered with
-	holding  bool     // the newest attempt's HTTP error is kept: its head in exchange, its
-	held     []byte   // body here
-	// Nothing follows the attempt under way but another try of its model, or another model.
-	lastModel, lastTry bool
-	stream             bool // the answer is one
-	status             int
-	failure            *failure // the gateway's own answer
-	scratch            []byte
-	upstream           []byte // the body that goes upstream
+	chosen    chosen // for the first attempt
+	exchange  *pool.Exchange
+	attempts  []attempt
+	failed    *failure // of the newest attempt, if it is not answered with
+	holding   bool     // the newest attempt's HTTP error is kept: its head in exchange, its
+	held      []byte   // body here
+	lastModel bool     // no other model follows
+	last      bool     // nor another try: the attempt under way is the last possible
+	stream    bool     // the answer is one
+	status    int
+	failure   *failure // the gateway's own answer
+	scratch   []byte
+	upstream  []byte // the body that goes upstream
 }
 
 // jsonState is what JSON is read and built with, pooled together: values live until the

@@ -190,6 +190,31 @@ func TestAnotherTargetIsPreferred(t *testing.T) {
 	})
 }
 
+// TestSeveralAskToWait: each target's own Retry-After holds for it, and the first to serve again
+// is waited for.
+func TestSeveralAskToWait(t *testing.T) {
+	const two = threeUpstreams + "  m: {targets: [{upstream: a, weight: 1000000}, {upstream: b}], max_retries: 2}\n"
+	for _, test := range []struct {
+		name        string
+		a, b        step
+		least, most time.Duration
+	}{
+		{"another was asked in between", status("503 Wait", "Retry-After: 20"), status("500 Oh"), 20 * time.Second, 20 * time.Second},
+		{"the first rests for less", status("429 Wait", "Retry-After: 1"), status("429 Wait", "Retry-After: 3600"), time.Second, time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				g, _ := startScripted(t, two, map[string]steps{"a": {test.a, good}, "b": {test.b}})
+				var a answer
+				took := timed(func() { a = g.post("/v1/chat/completions", plainM) })
+				if a.status != 200 || a.header.Get("X-Sluice-Attempts") != "3" || took < test.least || took > test.most+retryBase {
+					t.Errorf("%d %s after %v", a.status, a.header.Get("X-Sluice-Trail"), took)
+				}
+			})
+		})
+	}
+}
+
 // TestNoneServes: nothing is sent where all are open or rest, and the client hears when to
 // come again.
 func TestNoneServes(t *testing.T) {
@@ -288,6 +313,51 @@ func TestProbeOfAStream(t *testing.T) {
 		resp.Body.Close()
 		g.wantNothingLeft()
 	})
+}
+
+// TestProbeThatTakesLong: others need not wait for its end, whatever it is.
+func TestProbeThatTakesLong(t *testing.T) {
+	slowly := func(head string, first time.Duration, piece string) step {
+		return step{Answer: func(conn net.Conn, _ *upstreamtest.Recorded) {
+			_, _ = io.WriteString(conn, head)
+			time.Sleep(first)
+			writeChunk(conn, piece)
+			time.Sleep(20 * time.Second)
+			writeChunk(conn, chunkDone)
+			_, _ = io.WriteString(conn, upstreamtest.LastChunk)
+		}}
+	}
+	for name, probe := range map[string]step{
+		"a stream that went out on silence": slowly(upstreamtest.Events(), 20*time.Second, chunkOne),
+		"a body that passes through":        slowly("HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n", 0, "abc"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				g, _ := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}], max_retries: 0}\n", map[string]steps{"a": {probe, good}})
+				g.trip("m")
+				time.Sleep(time.Second)
+				resp, err := g.open("POST", "/v1/chat/completions", streamM)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				var got [100]byte
+				for !strings.Contains(string(got[:]), "a") { // what comes before is keep-alives
+					if _, err := resp.Body.Read(got[:1]); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(6 * time.Second)
+				synctest.Wait()
+				if name == "a stream that went out on silence" {
+					time.Sleep(time.Second)
+				}
+				g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0")
+				_, _ = io.Copy(io.Discard, resp.Body)
+				g.wantNothingLeft()
+			})
+		})
+	}
 }
 
 // TestWhatOpensABreaker and what does not: a client must not be able to have a target shut
@@ -473,7 +543,7 @@ func TestSequences(t *testing.T) {
 		{"the body's model in its place", `{"model":"m","gateway":{"models":["o","m"]}}`, "o@c;404;0,m@a;404;0", 404},
 		{"no model in the body", `{"gateway":{"models":["o","n"]}}`, "o@c;404;0,n@b;404;0", 404},
 		{"alone", `{"gateway":{"models":["m"]}}`, "m@a;404;0", 404},
-		{"twice the same", `{"gateway":{"models":["m","m"]}}`, "m@a;404;0,m@a;404;0", 404},
+		{"twice the same", `{"gateway":{"models":["m","o","m"]}}`, "m@a;404;0,o@c;404;0", 404},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -542,6 +612,26 @@ func TestLastErrorIsKept(t *testing.T) {
 			})
 		})
 	}
+	t.Run("until the end of the connection", func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
+			g, _ := prepare(t, upstreamtest.Break("HTTP/1.0 429 Slow\r\nContent-Type: text/plain\r\nRetry-After: 60\r\n\r\nslow down"))
+			a := g.post("/v1/chat/completions", plainM)
+			a.want(t, 429, "m@a;429;0")
+			if a.body != "slow down" || a.header.Get("Retry-After") != "60" {
+				t.Errorf("%v %s", a.header, a.body)
+			}
+		})
+	})
+	t.Run("for which nothing else is possible, and slow", func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
+			g, _ := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}], max_retries: 0}\n", map[string]steps{"a": {
+				upstreamtest.Stall("HTTP/1.1 500 Oh\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{")}})
+			took := timed(func() { g.post("/v1/chat/completions", plainM).want(t, 504, "m@a;response_timeout;10000") })
+			if s := g.p.Set().Upstreams[0].Status(); took != errorTime || s.Failures != 1 {
+				t.Errorf("%v, %d failures", took, s.Failures)
+			}
+		})
+	})
 	for name, step := range map[string]step{
 		"too long to keep": upstreamtest.Say(upstreamtest.Whole("429 Slow", "text/html", "Retry-After: 60\r\n", big)),
 		"broken":           upstreamtest.Break("HTTP/1.1 429 Slow\r\nRetry-After: 60\r\nContent-Length: 9\r\n\r\nx"),
@@ -625,18 +715,51 @@ func TestNothingIsRetriedAfterTheFirstEvent(t *testing.T) {
 	}
 }
 
+// TestClientThatLeavesBetweenAttempts: however short each of them is, and whatever is waited
+// for, none follows.
+func TestClientThatLeavesBetweenAttempts(t *testing.T) {
+	const text = `
+admin: {token: 0123456789abcdef}
+retry: {max_retries: 9, base: 1ms, max: 1ms}
+breaker: {failures: 1000}
+upstreams: {up: {base_url: "http://UP/base"}}
+models: {m: {targets: [{upstream: up}]}}
+`
+	for name, answer := range map[string]func(net.Conn, *upstreamtest.Recorded){
+		"short attempts": func(conn net.Conn, _ *upstreamtest.Recorded) {
+			time.Sleep(200 * time.Millisecond)
+			_, _ = io.WriteString(conn, upstreamtest.Whole("500 Oh", "application/json", "", errorBody))
+		},
+		"an error's body": func(conn net.Conn, _ *upstreamtest.Recorded) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 500 Oh\r\nContent-Length: 50\r\n\r\n{")
+			_, _ = io.Copy(io.Discard, conn)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			up := upstreamtest.NewRaw(t, answer)
+			g := startTCP(t, text, up.Address())
+			conn := g.begin(plainM)
+			eventually(t, "the upstream has the request", func() bool { return len(up.Requests()) == 1 })
+			conn.Close()
+			eventually(t, "the request is over", func() bool { return g.p.gate.InFlight() == 0 })
+			if n := len(up.Requests()); n > 4 { // 500 ms of 200 ms each
+				t.Errorf("%d requests went upstream", n)
+			}
+			if !strings.Contains(g.log.String(), "client_left") && testutil.ToFloat64(g.m.CancelledUpstreams) != 1 {
+				t.Errorf("%v upstream requests are counted as cancelled", testutil.ToFloat64(g.m.CancelledUpstreams))
+			}
+		})
+	}
+}
+
 // TestEndOfAWait: whoever waits for its next try, and has left or is to end, does not wait on.
 func TestEndOfAWait(t *testing.T) {
 	wait := upstreamtest.Reply(upstreamtest.Whole("503 Wait", "application/json", "Retry-After: 60\r\n", errorBody))
 	begin := func(t *testing.T) (*gateway, net.Conn) {
 		up := upstreamtest.NewRaw(t, wait)
 		g := startTCP(t, strings.Replace(oneModel, "max_retries: 0", "max_retries: 3", 1), up.Address())
-		conn, err := g.dial(context.Background(), "", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", g.secret, len(plainM), plainM)
+		conn := g.begin(plainM)
 		u := g.p.Set().Upstreams[0]
 		eventually(t, "the request waits", func() bool { s := u.Status(); return len(up.Requests()) == 1 && s.InFlight == 0 && s.Failures == 1 })
 		return g, conn

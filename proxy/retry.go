@@ -44,13 +44,12 @@ func (r *request) outcome(a *attempt) pool.Outcome {
 	case a.cause.Ended():
 		return pool.Unknown
 	}
+	if a.status >= 500 {
+		return pool.Failed // whatever became of its body
+	}
 	t := &a.target.Timeouts
 	switch a.cause {
-	case pool.StatusRefused:
-		if a.status < 500 {
-			return pool.Served
-		}
-	case pool.CredentialRefused, pool.Redirected, pool.ErrorEvent:
+	case pool.StatusRefused, pool.CredentialRefused, pool.Redirected, pool.ErrorEvent:
 		return pool.Served
 	// A time-out that the client, or what was left of the request's time, made shorter than
 	// the operator has it says nothing; else a client could have a target shut for all.
@@ -64,11 +63,22 @@ func (r *request) outcome(a *attempt) pool.Outcome {
 	return pool.Failed
 }
 
+// ifOver is Failed if the attempt had its full time, give or take what the request took
+// before it.
 func ifOver(a *attempt, full time.Duration) pool.Outcome {
-	if a.took < full {
+	if a.took < full-full/8 {
 		return pool.Unknown
 	}
 	return pool.Failed
+}
+
+// answered tells the breaker that waits for it that a probe has its answer, though perhaps
+// not yet all of it.
+func (r *request) answered() {
+	if a := &r.attempts[len(r.attempts)-1]; a.probe {
+		a.probe = false
+		a.target.Answered(r.proxy.clock())
+	}
 }
 
 // leave gives the newest attempt's place at its target back.
@@ -112,18 +122,13 @@ func (r *request) tries(target *pool.Target) (n int) {
 // is not possible in time or not allowed.
 func (r *request) pause(model *pool.Model, try int) verdict {
 	now := r.proxy.clock()
-	newest := &r.attempts[len(r.attempts)-1]
 	target := r.pick(model, now)
 	if target == nil {
-		if !newest.target.Closed(now) {
+		if target = model.Rested(now); target == nil {
 			return onward
 		}
-		target = newest.target // which rests
 	}
-	wait := r.backoff(try)
-	if target == newest.target {
-		wait = max(wait, newest.retryAfter, target.Rests(now))
-	}
+	wait := max(r.backoff(try), r.askedToWait(target), target.Rests(now))
 	if !time.Now().Add(wait).Before(r.deadline(target)) {
 		return onward
 	}
@@ -132,10 +137,20 @@ func (r *request) pause(model *pool.Model, try int) verdict {
 	}
 	if cause, ended := r.conn.wait(wait); ended {
 		r.drop()
-		r.failed = upstreamFailure(cause, target.Upstream.Name, nil)
+		r.failed = upstreamFailure(cause, r.attempts[len(r.attempts)-1].target.Upstream.Name, nil)
 		return over
 	}
 	return again
+}
+
+// askedToWait is what is left of the time that target told this request to wait.
+func (r *request) askedToWait(target *pool.Target) (wait time.Duration) {
+	for i := range r.attempts {
+		if a := &r.attempts[i]; a.target == target && a.retryAfter > 0 {
+			wait = max(wait, time.Until(a.began.Add(a.took+a.retryAfter)))
+		}
+	}
+	return wait
 }
 
 // backoff is how long to wait before the try: exponential, with full jitter (M. Brooker,

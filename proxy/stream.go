@@ -21,8 +21,8 @@ const (
 
 // stream is the answer to a streamed request. Its goroutine, which fasthttp starts at
 // SetBodyStreamWriter, reads the upstream from the first byte on; the handler waits for the
-// first event and gives its verdict: pass on, or drop. With the first verdict the stream
-// becomes the owner of the request and finishes it.
+// first event and gives its verdict: pass on, or drop. With the verdict to pass on the
+// stream becomes the owner of the request and finishes it.
 type stream struct {
 	proxy   *Proxy
 	r       *request
@@ -83,7 +83,7 @@ func (r *request) replyStream(a *attempt) verdict {
 
 	keepalive := a.target.Timeouts.StreamKeepalive.Std()
 	var silence <-chan time.Time
-	if r.lastModel && r.lastTry {
+	if r.last {
 		timer := time.NewTimer(keepalive)
 		defer timer.Stop()
 		silence = timer.C
@@ -94,10 +94,6 @@ func (r *request) replyStream(a *attempt) verdict {
 		received = true
 		if err != nil {
 			return r.lostStream(a, err)
-		}
-		if a.probe {
-			a.probe = false
-			a.target.Answered(r.proxy.clock())
 		}
 	case <-silence:
 		silent = keepalive
@@ -165,6 +161,7 @@ func (s *stream) run(w *bufio.Writer) {
 		}
 	}()
 	if err == nil {
+		s.r.answered()
 		err = s.pump()
 	}
 	if err == nil {
