@@ -270,8 +270,8 @@ func TestStatus(t *testing.T) {
 	p := start(t)
 	target := p.a.proxy.Set().Models["m"].Targets[0]
 	for range 5 { // its breaker opens
-		probe, _ := target.Enter(0)
-		target.Leave(0, probe, pool.Failed)
+		place, _ := target.Enter(0)
+		target.Leave(0, place, pool.Failed)
 	}
 	target.Upstream.Retry(0)
 	_, v := p.call("GET", "/api/upstreams", "")

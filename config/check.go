@@ -1,12 +1,14 @@
 package config
 
 import (
+	"cmp"
 	"maps"
 	"net"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const minAdminToken = 16
@@ -193,10 +195,15 @@ func (d *decoder) checkModels(cfg *Config) {
 			case !ok && !d.refused(at+".upstream"):
 				d.find(at+".upstream", "no upstream is called %s; upstreams are %s", d.shown(at+".upstream", t.Upstream), upstreams)
 			}
-			if strings.ContainsFunc(t.Model, control) || len(t.Model) > 200 {
-				d.find(at+".model", "must have at most 200 characters and no control characters")
+			if strings.ContainsFunc(t.Model, control) || len(t.Model) > 200 || !utf8.ValidString(t.Model) {
+				d.find(at+".model", "must be at most 200 bytes of UTF-8 without control characters")
 			}
 			d.checkInt(at+".weight", t.Weight, 1, 1_000_000)
+			for j, other := range m.Targets[:i] {
+				if other != nil && other.Upstream == t.Upstream && cmp.Or(other.Model, name) == cmp.Or(t.Model, name) {
+					d.find(at, "is the same as targets[%d]; give that one more weight instead", j)
+				}
+			}
 		}
 		if m.MaxRetries != nil {
 			d.checkInt(path+".max_retries", *m.MaxRetries, 0, 31)

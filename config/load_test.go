@@ -13,7 +13,7 @@ import (
 
 var testEnv = map[string]string{
 	"TOKEN": "0123456789abcdef", "SHORT": "sesame-open", "EMPTY": "", "N": "7", "NOT_A_NUMBER": "sesame-open",
-	"LINES": "sesame\nopen",
+	"LINES": "sesame\nopen", "NOT_UTF8": "sesame\xff",
 }
 
 func getenv(name string) (string, bool) {

@@ -40,10 +40,11 @@ const (
 
 // breaker keeps requests from a target that fails. It opens after a row of failures, or when
 // half of the attempts of the last ten seconds failed; after a pause one probe is let through,
-// which closes it again or doubles the pause. Attempts that began before it opened say
+// which closes it again or doubles the pause. Attempts that began before it closed say
 // nothing any more. While it is closed, entering and leaving take no lock.
 type breaker struct {
 	until   atomic.Int64 // the end of the pause; 0 while closed
+	closed  atomic.Int64 // when it closed
 	probing atomic.Bool  // the probe is under way
 	row     atomic.Int64 // failures since the last success
 	recent  tally        // attempts, the failed ones apart
@@ -84,18 +85,18 @@ func (b *breaker) enter(now time.Duration) (probe, ok bool) {
 }
 
 // leave tells the breaker how an attempt ended. failures and pause are the configuration's.
-// True says that it has opened or closed.
-func (b *breaker) leave(now time.Duration, probe bool, o Outcome, failures int, pause time.Duration) (turned bool) {
+// turned says that the breaker has closed, or opened.
+func (b *breaker) leave(now time.Duration, p Place, o Outcome, failures int, pause time.Duration) (to BreakerState, turned bool) {
 	switch {
-	case probe && o == Served:
-		b.close()
-		return true
-	case probe && o == Failed:
-		b.open(now, min(2*b.pause, max(longestPause, pause)))
-		return false // it was not closed before
-	case probe:
+	case p.probe && o == Served:
+		b.close(now)
+		return Closed, true
+	case p.probe && o == Failed:
+		b.open(now, 2*min(b.pause, max(longestPause, pause)/2))
+		return Open, false // it was not closed before
+	case p.probe:
 		b.probing.Store(false) // the next request is the probe
-	case b.until.Load() != 0 || o == Unknown:
+	case b.until.Load() != 0 || int64(p.at) < b.closed.Load() || o == Unknown:
 	case o == Served:
 		if b.row.Load() != 0 {
 			b.row.Store(0)
@@ -106,10 +107,10 @@ func (b *breaker) leave(now time.Duration, probe bool, o Outcome, failures int, 
 		inARow := b.row.Add(1)
 		all, failed := b.recent.sum(now, atMost)
 		if inARow >= int64(failures) || all >= ratioAttempts && 2*failed >= all {
-			return b.trip(now, pause)
+			return Open, b.trip(now, pause)
 		}
 	}
-	return false
+	return Closed, false
 }
 
 // trip opens a closed breaker. False: another attempt has done so.
@@ -134,9 +135,10 @@ func (b *breaker) open(now, pause time.Duration) {
 }
 
 // close begins anew: what failed before counts no more.
-func (b *breaker) close() {
+func (b *breaker) close(now time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.closed.Store(int64(now))
 	b.row.Store(0)
 	b.recent.clear()
 	b.until.Store(0)

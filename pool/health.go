@@ -57,32 +57,44 @@ func (t *Target) Rest(now, d time.Duration) {
 	}
 }
 
-// Enter takes a place at t for one attempt, if t serves. probe says that the attempt decides
-// whether an open breaker closes. Every Enter that was ok is followed by one Leave.
-func (t *Target) Enter(now time.Duration) (probe, ok bool) {
+// Place is an attempt's at a target, between Enter and Leave.
+type Place struct {
+	at    time.Duration // when it was taken
+	probe bool          // the attempt decides whether an open breaker closes
+}
+
+// Enter takes a place at t for one attempt, if t serves. Every Enter that was ok is followed
+// by one Leave.
+func (t *Target) Enter(now time.Duration) (p Place, ok bool) {
 	if t.Rests(now) > 0 {
-		return false, false
+		return Place{}, false
 	}
-	probe, ok = t.health.breaker.enter(now)
+	probe, ok := t.health.breaker.enter(now)
 	if ok {
 		t.health.inFlight.Add(1)
 	}
-	return probe, ok
+	return Place{now, probe}, ok
 }
 
-// Answered tells that a probe has its answer, though not yet the end of it. Its Leave is that
-// of no probe.
-func (t *Target) Answered(now time.Duration) { t.report(now, true, Served) }
+// Answered tells that the attempt at p has its answer, though perhaps not yet all of it: if it
+// was a probe, nobody need wait for its end. The place goes on as that of any attempt.
+func (t *Target) Answered(now time.Duration, p Place) Place {
+	if !p.probe {
+		return p
+	}
+	t.report(now, p, Served)
+	return Place{at: now}
+}
 
 // Leave gives the place back and tells how the attempt ended.
-func (t *Target) Leave(now time.Duration, probe bool, o Outcome) {
+func (t *Target) Leave(now time.Duration, p Place, o Outcome) {
 	t.health.inFlight.Add(-1)
-	t.report(now, probe, o)
+	t.report(now, p, o)
 }
 
-func (t *Target) report(now time.Duration, probe bool, o Outcome) {
-	if t.health.breaker.leave(now, probe, o, t.breaker.Failures, t.breaker.Pause.Std()) {
-		t.Upstream.turned(t, t.health.breaker.state(now))
+func (t *Target) report(now time.Duration, p Place, o Outcome) {
+	if to, turned := t.health.breaker.leave(now, p, o, t.breaker.Failures, t.breaker.Pause.Std()); turned {
+		t.Upstream.turned(t, to)
 	}
 }
 

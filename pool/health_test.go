@@ -3,12 +3,16 @@ package pool
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sluice/config"
 )
 
 const sec = time.Second
@@ -184,8 +188,8 @@ func TestBreaker(t *testing.T) {
 			for i, s := range steps {
 				now += s.after
 				for _, end := range s.ends {
-					if probe, entered := target.Enter(now); entered {
-						target.Leave(now, probe, outcomes[end])
+					if p, entered := target.Enter(now); entered {
+						target.Leave(now, p, outcomes[end])
 					}
 				}
 				if got := target.health.breaker.state(now).String(); got != s.want {
@@ -201,23 +205,27 @@ func TestBreaker(t *testing.T) {
 
 func TestOneProbe(t *testing.T) {
 	target := model(t, "").Targets[0]
-	late, _ := target.Enter(0)
-	for range 3 {
-		probe, _ := target.Enter(0)
-		target.Leave(0, probe, Failed)
+	var late []Place // attempts that end when the breaker has opened
+	for range 6 {
+		p, _ := target.Enter(0)
+		late = append(late, p)
 	}
-	target.Leave(0, late, Served) // began before it opened
-	if target.Closed(0) {
-		t.Error("an attempt from before the pause has closed it")
+	for range 3 {
+		p, _ := target.Enter(0)
+		target.Leave(0, p, Failed)
+	}
+	target.Leave(0, late[0], Served)
+	if target.Leave(sec-1, late[1], Failed); target.Closed(0) || target.health.servesIn(0) != sec {
+		t.Error("attempts from before the pause have changed it")
 	}
 	var probes, entered atomic.Int64
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
 			for range 50 {
-				if probe, ok := target.Enter(sec); ok {
+				if p, ok := target.Enter(sec); ok {
 					entered.Add(1)
-					if probe {
+					if p.probe {
 						probes.Add(1)
 					}
 				}
@@ -228,11 +236,37 @@ func TestOneProbe(t *testing.T) {
 	if probes.Load() != 1 || entered.Load() != 1 {
 		t.Fatalf("%d entered, %d as probes", entered.Load(), probes.Load())
 	}
-	target.Answered(sec)
-	if !target.Closed(sec) {
-		t.Error("a probe that was answered leaves it open")
+	probe := target.Answered(2*sec, Place{sec, true})
+	for range 4 {
+		target.Leave(2*sec, late[len(late)-1], Failed)
 	}
-	target.Leave(sec, false, Served)
+	if !target.Closed(2 * sec) {
+		t.Error("a probe that was answered leaves it open, or what began before it has opened it again")
+	}
+	target.Leave(2*sec, probe, Failed) // its stream broke off: a failure like any other
+	if !target.Closed(2*sec) || target.health.breaker.row.Load() != 1 || target.load() != 0 {
+		t.Errorf("%d failures in a row, %d in flight", target.health.breaker.row.Load(), target.load())
+	}
+}
+
+func TestLongPause(t *testing.T) {
+	target := model(t, "").Targets[0]
+	target.breaker.Pause = config.Duration(40 * sec)
+	now := time.Duration(0)
+	for range 3 {
+		p, _ := target.Enter(now)
+		target.Leave(now, p, Failed)
+	}
+	for range 3 { // it is longer than what pauses grow to
+		if now += 40*sec - 1; target.serves(now) {
+			t.Error("it serves too soon")
+		}
+		now++
+		p, ok := target.Enter(now)
+		if target.Leave(now, p, Failed); !ok {
+			t.Error("it does not serve")
+		}
+	}
 }
 
 // TestConcurrentProbes: many enter and leave at once, whatever the outcomes; never are two
@@ -245,24 +279,27 @@ func TestConcurrentProbes(t *testing.T) {
 		wg.Go(func() {
 			for range 20_000 {
 				now := time.Duration(clock.Add(int64(time.Millisecond)))
-				probe, ok := target.Enter(now)
+				p, ok := target.Enter(now)
 				if !ok {
 					continue
 				}
-				if probe && probing.Add(1) != 1 {
+				if p.probe && probing.Add(1) != 1 {
 					t.Error("two probes at once")
 				}
-				o := Outcome(rand.IntN(3))
-				if probe {
+				runtime.Gosched()
+				if p.probe {
 					probing.Add(-1)
 				}
-				target.Leave(now, probe, o)
+				target.Leave(now, p, Outcome(rand.IntN(3)))
 			}
 		})
 	}
 	wg.Wait()
 	if n := target.load(); n != 0 {
 		t.Errorf("%d in flight", n)
+	}
+	if !target.serves(time.Duration(clock.Load()) + time.Hour) {
+		t.Error("it is shut for ever")
 	}
 }
 
@@ -271,6 +308,13 @@ func TestRest(t *testing.T) {
 	target := m.Targets[0]
 	target.Rest(0, 5*sec)
 	target.Rest(0, sec) // an earlier end changes nothing
+	if two := model(t, "", ""); two.Rested(0) != two.Targets[0] {
+		t.Error("of two that serve, the first rests no longer")
+	} else if two.Targets[0].Rest(0, sec); two.Rested(0) != two.Targets[1] || two.ServesIn(0) != 0 {
+		t.Error("the one that does not rest is the soonest")
+	} else if two.Targets[1].Rest(0, 2*sec); two.Rested(0) != two.Targets[0] || two.ServesIn(0) != sec {
+		t.Error("the one that rests for less is the soonest")
+	}
 	if _, ok := target.Enter(5*sec - 1); ok || m.Pick(5*sec-1, nil) != nil || m.ServesIn(sec) != 4*sec {
 		t.Errorf("it does not rest: serves in %v", m.ServesIn(sec))
 	}
@@ -359,8 +403,8 @@ models: {m: {targets: [{upstream: b}, {upstream: a, model: x, weight: 9}, {upstr
 	}
 	s := build(a)
 	for _, target := range s.Models["m"].Targets {
-		probe, _ := target.Enter(0)
-		target.Leave(0, probe, Failed)
+		p, _ := target.Enter(0)
+		target.Leave(0, p, Failed)
 	}
 	s.Models["n"].Targets[0].Rest(0, sec)
 	for s.Upstreams[0].Retry(0) {
@@ -404,6 +448,14 @@ models:
 	if d := cmp.Diff([]string{"two", "three", "four"}, names); d != "" {
 		t.Error(d)
 	}
+	var chain strings.Builder
+	for i := range 50 {
+		fmt.Fprintf(&chain, "  m%d: {targets: [{upstream: a}], fallbacks: [m%d]}\n", i, i+1)
+	}
+	long := empty().Build(load(t, "upstreams: {a: {base_url: \"http://a/v1\"}}\nmodels:\n"+chain.String()+"  m50: {targets: [{upstream: a}]}\n"))
+	if n := len(long.Models["m0"].Fallbacks); n != mostFallbacks {
+		t.Errorf("%d fallbacks", n)
+	}
 	if s.Models["one"].MaxRetries != 7 || s.Models["two"].MaxRetries != 2 {
 		t.Error("retries are not the model's own, or the default")
 	}
@@ -418,8 +470,8 @@ func BenchmarkEnterAndLeave(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			t := m.Pick(sec, nil)
-			probe, _ := t.Enter(sec)
-			t.Leave(sec, probe, Served)
+			p, _ := t.Enter(sec)
+			t.Leave(sec, p, Served)
 		}
 	})
 }

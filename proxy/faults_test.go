@@ -274,6 +274,16 @@ func meet(t *testing.T, f fault, streamed bool, mode string) {
 		}
 	}
 
+	counted := int64(tries)
+	if e.stays {
+		counted = 0 // the request's own fault
+	}
+	for _, u := range g.p.Set().Upstreams {
+		if s := u.Status(); u.Name == "a" && s.Failures != counted {
+			t.Errorf("%d failures of a are counted, want %d", s.Failures, counted)
+		}
+	}
+
 	// What the client must have got.
 	switch m := saidBy(model, upstream, attempts, failed...); {
 	case success && streamed:

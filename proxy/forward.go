@@ -76,34 +76,35 @@ func (r *request) ask(i int) verdict {
 
 // take begins an attempt at one of the model's targets; nil if none may be asked.
 func (r *request) take(model *pool.Model) *attempt {
-	target, probe := r.chosen.target, r.chosen.probe
+	target, place := r.chosen.target, r.chosen.place
 	r.chosen.target = nil
 	if target == nil {
-		if target, probe = r.place(model); target == nil {
+		if target, place = r.place(model); target == nil {
 			return nil
 		}
 	}
-	r.attempts = append(r.attempts, attempt{target: target, began: time.Now(), entered: true, probe: probe})
+	r.drop() // the HTTP error of the attempt before, which is not the answer
+	r.attempts = append(r.attempts, attempt{target: target, began: time.Now(), entered: true, place: place})
 	return &r.attempts[len(r.attempts)-1]
 }
 
 // place takes a place at one of the model's targets; nil if none may be asked.
-func (r *request) place(model *pool.Model) (target *pool.Target, probe bool) {
+func (r *request) place(model *pool.Model) (target *pool.Target, place pool.Place) {
 	for {
 		now := r.proxy.clock()
 		target = r.pick(model, now)
 		if target == nil || r.late(target) {
-			return nil, false
+			return nil, place
 		}
-		probe, ok := target.Enter(now)
+		place, ok := target.Enter(now)
 		if !ok {
 			continue // its breaker has opened, or its probe has gone, since it was picked
 		}
 		if r.tries(target) > 0 && !target.Upstream.Retry(now) {
-			target.Leave(now, probe, pool.Unknown)
-			return nil, false
+			target.Leave(now, place, pool.Unknown)
+			return nil, place
 		}
-		return target, probe
+		return target, place
 	}
 }
 
@@ -132,7 +133,6 @@ func (r *request) drop() {
 }
 
 func (r *request) attempt(a *attempt) verdict {
-	r.drop()
 	if err := r.send(a.target, a.began); err != nil {
 		return r.lost(a, err)
 	}

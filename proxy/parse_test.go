@@ -47,7 +47,6 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 		r, _ := prepared(t, g, body)
 		w := bufio.NewWriterSize(io.Discard, 16<<10)
 		x := pool.Acquire()
-		r.exchange = x
 		once := func() {
 			if f := r.authenticate(); f != nil {
 				t.Fatal(f.message)
@@ -67,6 +66,7 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 				t.Fatal(f.message)
 			}
 			a := r.take(r.models[0])
+			r.exchange = x
 			r.upstream = r.rewrite(r.upstream[:0], a.target)
 			r.writeHead(a.target)
 			x.Request.SetBodyRaw(r.upstream)
@@ -75,7 +75,7 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 			}
 			x.Request.Reset()
 			r.leave()
-			r.attempts = r.attempts[:0]
+			r.attempts, r.exchange = r.attempts[:0], nil
 		}
 		once()
 		// Under the race detector sync.Pool drops things on purpose; nothing pooled is
@@ -83,7 +83,6 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 		if n := testing.AllocsPerRun(200, once); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
-		r.exchange = nil
 		pool.Release(x)
 		r.releaseStruct()
 	}

@@ -66,7 +66,7 @@ type jsonState struct {
 type chosen struct {
 	model  int
 	target *pool.Target // nil if none was taken, or once the attempt has begun
-	probe  bool
+	place  pool.Place
 }
 
 // attempt is one try at one target.
@@ -78,8 +78,8 @@ type attempt struct {
 	failed bool
 	cause  pool.Cause // if failed
 
-	entered    bool // has a place at the target
-	probe      bool // for which its breaker waits
+	entered    bool // has its place at the target
+	place      pool.Place
 	retryAfter time.Duration
 }
 
@@ -152,8 +152,8 @@ func (r *request) enter() *failure {
 // key nothing.
 func (r *request) choose() *failure {
 	for i, model := range r.models {
-		if target, probe := r.place(model); target != nil {
-			r.chosen = chosen{i, target, probe}
+		if target, place := r.place(model); target != nil {
+			r.chosen = chosen{i, target, place}
 			return nil
 		}
 	}
@@ -306,7 +306,7 @@ func (r *request) finish() {
 		r.exchange = nil
 	}
 	if target := r.chosen.target; target != nil { // it was not admitted
-		target.Leave(r.proxy.clock(), r.chosen.probe, pool.Unknown)
+		target.Leave(r.proxy.clock(), r.chosen.place, pool.Unknown)
 	}
 	r.leave()
 	if r.inKeyGate {

@@ -64,8 +64,8 @@ func (a answer) want(t *testing.T, status int, trail string) {
 // trip opens the breakers of a model's targets.
 func (g *gateway) trip(model string) {
 	for _, target := range g.p.Set().Models[model].Targets {
-		for probe, ok := target.Enter(g.p.clock()); ok; probe, ok = target.Enter(g.p.clock()) {
-			target.Leave(g.p.clock(), probe, pool.Failed)
+		for place, ok := target.Enter(g.p.clock()); ok; place, ok = target.Enter(g.p.clock()) {
+			target.Leave(g.p.clock(), place, pool.Failed)
 		}
 	}
 }
@@ -124,6 +124,37 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// TestBackoffIsWaited: what is drawn is slept.
+func TestBackoffIsWaited(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, "retry: {base: 1s, max: 1s, max_retries: 1}\n"+threeUpstreams+"  m: {targets: [{upstream: a}, {upstream: b}]}\n",
+			map[string]steps{"a": {status("429 Slow")}, "b": {status("429 Slow")}})
+		took := timed(func() {
+			for range 100 {
+				g.post("/v1/chat/completions", plainM)
+			}
+		})
+		if took < 30*time.Second || took > 70*time.Second { // on average 50, with a deviation of 3
+			t.Errorf("100 waits of up to a second took %v", took)
+		}
+	})
+}
+
+// TestRestOfAnother: a target that another request has put to rest is waited for.
+func TestRestOfAnother(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var g *gateway
+		g, _ = startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}]}\n", map[string]steps{"a": {{Answer: func(conn net.Conn, r *upstreamtest.Recorded) {
+			g.p.Set().Models["m"].Targets[0].Rest(g.p.clock(), 5*time.Second)
+			status("500 Oh").Answer(conn, r)
+		}}, good}})
+		took := timed(func() { g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;500;0,m@a;200;0") })
+		if took != 5*time.Second {
+			t.Errorf("it waited %v", took)
+		}
+	})
+}
+
 // TestRetryAfterIsObeyed where it fits into the deadline; else the model is given up at once.
 func TestRetryAfterIsObeyed(t *testing.T) {
 	const one = threeUpstreams + "  m: {targets: [{upstream: a}], fallbacks: [n], timeouts: {total: 30s}}\n  n: {targets: [{upstream: b}]}\n"
@@ -161,7 +192,7 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 
 // TestAnotherTargetIsPreferred for a retry, and who asked to be left alone is.
 func TestAnotherTargetIsPreferred(t *testing.T) {
-	const two = threeUpstreams + "  m: {targets: [{upstream: a, weight: 1000000}, {upstream: b}, {upstream: c}], max_retries: 4}\n"
+	const two = threeUpstreams + "  m: {targets: [{upstream: a, weight: 1000000}, {upstream: b}, {upstream: c}], max_retries: 5}\n"
 	bad := status("500 Oh")
 	inBubble(t, func(t *testing.T) {
 		g, _ := startScripted(t, two, map[string]steps{"a": {bad}, "b": {bad}, "c": {bad}})
@@ -169,10 +200,20 @@ func TestAnotherTargetIsPreferred(t *testing.T) {
 		for _, part := range strings.Split(g.post("/v1/chat/completions", plainM).header.Get("X-Sluice-Trail"), ",") {
 			seen = append(seen, part[2:3])
 		}
-		if len(seen) != 5 || seen[0] != "a" || seen[1] == seen[0] || seen[2] == seen[1] || seen[2] == seen[0] || seen[3] == seen[2] || seen[4] == seen[3] {
+		if len(seen) != 6 || seen[0] != "a" || seen[1] == seen[0] || seen[2] == seen[1] || seen[2] == seen[0] || seen[3] == seen[2] || seen[4] == seen[3] {
 			t.Errorf("asked in the order %v", seen)
 		}
 	})
+	// However often: of those asked least often.
+	for range 30 {
+		inBubble(t, func(t *testing.T) {
+			g, hosts := startScripted(t, two, map[string]steps{"a": {bad}, "b": {bad}, "c": {bad}})
+			g.post("/v1/chat/completions", plainM)
+			if a, b, c := hosts["a"].Asked(), hosts["b"].Asked(), hosts["c"].Asked(); a != 2 || b != 2 || c != 2 {
+				t.Errorf("asked %d, %d and %d times", a, b, c)
+			}
+		})
+	}
 	inBubble(t, func(t *testing.T) {
 		g, hosts := startScripted(t, strings.Replace(two, ", {upstream: c}", "", 1), map[string]steps{"a": {status("429 Slow", "Retry-After: 20"), good}, "b": {good}})
 		took := timed(func() { g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;429;0,m@b;200;0") })
@@ -219,8 +260,8 @@ func TestSeveralAskToWait(t *testing.T) {
 // come again.
 func TestNoneServes(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		g, hosts := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}, {upstream: b}], max_retries: 1}\n",
-			map[string]steps{"a": {status("429 Slow", "Retry-After: 90"), good}, "b": {status("429 Slow", "Retry-After: 60"), good}})
+		g, hosts := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}, {upstream: b}], max_retries: 1, timeouts: {total: 50s}}\n",
+			map[string]steps{"a": {status("429 Slow", "Retry-After: 60"), good}, "b": {status("429 Slow", "Retry-After: 90"), good}})
 		// Both ask for more time than there is patience for; the second one's answer stays.
 		a := g.post("/v1/chat/completions", plainM)
 		if a.status != 429 || a.header.Get("Retry-After") == "" || a.header.Get("X-Sluice-Attempts") != "2" {
@@ -233,7 +274,7 @@ func TestNoneServes(t *testing.T) {
 			t.Errorf("%v, a asked %d times, b %d", a.header, hosts["a"].Asked(), hosts["b"].Asked())
 		}
 		time.Sleep(40 * time.Second)
-		g.post("/v1/chat/completions", plainM).want(t, 200, "m@b;200;0")
+		g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0")
 	})
 }
 
@@ -285,6 +326,75 @@ func TestBreakerOpens(t *testing.T) {
 		}
 		g.wantNothingLeft()
 	})
+}
+
+// TestEveryAttemptCounts: those that are repeated, too, and each as what it was.
+func TestEveryAttemptCounts(t *testing.T) {
+	const text = threeUpstreams + "  m: {targets: [{upstream: a}], max_retries: 9, fallbacks: [n]}\n  n: {targets: [{upstream: b}], max_retries: 0}\n"
+	inBubble(t, func(t *testing.T) {
+		g, hosts := startScripted(t, text, map[string]steps{"a": {status("500 Oh")}, "b": {good}})
+		if a := g.post("/v1/chat/completions", plainM); a.status != 200 || a.header.Get("X-Sluice-Attempts") != "6" || hosts["a"].Asked() != 5 {
+			t.Errorf("%d %v", a.status, a.header)
+		}
+		if s := g.p.Set().Models["m"].Targets[0].Status(); s.Breaker != "open" {
+			t.Errorf("after five failures of one request: %+v", s)
+		}
+	})
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, text, map[string]steps{"a": {status("404 Oh")}, "b": {upstreamtest.Stall("")}})
+		g.trip("n")
+		time.Sleep(time.Second)
+		done := make(chan answer)
+		go func() { done <- g.post("/v1/chat/completions", `{"model":"m","stream":true}`) }()
+		synctest.Wait()
+		if s := g.p.Set().Models["n"].Targets[0].Status(); s.Breaker != "open" || s.InFlight != 1 {
+			t.Errorf("while its probe is under way: %+v", s)
+		}
+		if s := g.p.Set().Models["m"].Targets[0].Status(); s.InFlight != 0 {
+			t.Errorf("after its only attempt: %+v", s)
+		}
+		<-done
+		if s := g.p.Set().Models["n"].Targets[0].Status(); s.Breaker != "open" || s.InFlight != 0 || s.ServesIn != 2 {
+			t.Errorf("after its probe has failed: %+v", s)
+		}
+		g.wantNothingLeft()
+	})
+}
+
+func TestOutcome(t *testing.T) {
+	target := &pool.Target{Timeouts: config.Default().Timeouts.Timeouts}
+	target.Timeouts.Response = target.Timeouts.Total
+	for _, test := range []struct {
+		a    attempt
+		want pool.Outcome
+	}{
+		{attempt{status: 200}, pool.Served},
+		{attempt{failed: true, cause: pool.ClientLeft}, pool.Unknown},
+		{attempt{failed: true, cause: pool.ShuttingDown}, pool.Unknown},
+		{attempt{failed: true, cause: pool.GatewayFailed, status: 200}, pool.Unknown},
+		{attempt{failed: true, cause: pool.StatusRefused, status: 404}, pool.Served},
+		{attempt{failed: true, cause: pool.StatusRefused, status: 500}, pool.Failed},
+		{attempt{failed: true, cause: pool.ResponseTimeout, status: 503, took: time.Second}, pool.Failed},
+		{attempt{failed: true, cause: pool.ResponseBroken, status: 200}, pool.Failed},
+		{attempt{failed: true, cause: pool.StreamBroken, status: 200}, pool.Failed},
+		{attempt{failed: true, cause: pool.ResponseTimeout, took: 10*time.Minute - time.Second}, pool.Failed}, // the body took the second
+		{attempt{failed: true, cause: pool.ResponseTimeout, took: 5 * time.Minute}, pool.Unknown},
+		{attempt{failed: true, cause: pool.FirstByteTimeout, took: time.Minute}, pool.Failed},
+		{attempt{failed: true, cause: pool.FirstByteTimeout, took: time.Second}, pool.Unknown},
+		{attempt{failed: true, cause: pool.ConnectTimeout, took: 2 * time.Second}, pool.Failed},
+		{attempt{failed: true, cause: pool.ConnectTimeout, took: time.Second}, pool.Unknown},
+	} {
+		test.a.target = target
+		if got := new(request).outcome(&test.a); got != test.want {
+			t.Errorf("%v, %d, %v: %d, want %d", test.a.cause, test.a.status, test.a.took, got, test.want)
+		}
+	}
+	// A total shorter than a first byte's time is all that a target can have.
+	short := *target
+	short.Timeouts.Total = config.Duration(10 * time.Second)
+	if o := new(request).outcome(&attempt{target: &short, failed: true, cause: pool.FirstByteTimeout, took: 10 * time.Second}); o != pool.Failed {
+		t.Errorf("%d", o)
+	}
 }
 
 // TestProbeOfAStream closes the breaker with its first event, not with its last.
@@ -453,6 +563,25 @@ func TestRetryBudget(t *testing.T) {
 		}
 	})
 	inBubble(t, func(t *testing.T) {
+		// A fifth of what is sent, the retries among it: of 100 and 25, 25.
+		bad := status("429 Too Many Requests")
+		script := append(make(steps, 0, 101), status("404 Not Found"))
+		for range 99 {
+			script = append(script, script[0])
+		}
+		g, hosts := startScripted(t, text, map[string]steps{"a": append(script, bad), "b": {good}})
+		for range 100 {
+			g.post("/v1/chat/completions", `{"model":"alone"}`)
+		}
+		for range 10 {
+			g.post("/v1/chat/completions", `{"model":"alone"}`)
+		}
+		// Each sends one, and one in five may be a retry: r <= (100+10+r)/5.
+		if n := hosts["a"].Asked() - 110; n < 25 || n > 27 {
+			t.Errorf("%d retries of 110 requests", n)
+		}
+	})
+	inBubble(t, func(t *testing.T) {
 		// A first try on another target is no retry.
 		g, _ := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a, weight: 1000000}, {upstream: b}], max_retries: 1}\n",
 			map[string]steps{"a": {status("429 Too Many Requests")}, "b": {good}})
@@ -487,7 +616,11 @@ func TestDeadlines(t *testing.T) {
 				g, _ := startScripted(t, text, map[string]steps{"a": {upstreamtest.Stall("")}, "b": {upstreamtest.Stall("")}})
 				var a answer
 				took := timed(func() { a = g.post("/v1/chat/completions", test.body) })
-				errorRow{504, "upstream_error", "", "upstream_timeout", ""}.check(t, a)
+				says := "upstream "
+				if test.attempts != "1" {
+					says = "all " + test.attempts + " attempts failed, the last so: upstream "
+				}
+				errorRow{504, "upstream_error", "", "upstream_timeout", says}.check(t, a)
 				if took < test.least || took > test.most || a.header.Get("X-Sluice-Attempts") != test.attempts {
 					t.Errorf("%s attempts in %v: %s", a.header.Get("X-Sluice-Attempts"), took, a.header.Get("X-Sluice-Trail"))
 				}
@@ -505,6 +638,13 @@ func TestMaxRetries(t *testing.T) {
   four: {targets: [{upstream: a}], max_retries: 4}
   many: {targets: [{upstream: a}, {upstream: b}, {upstream: c}], max_retries: 31}
 `
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, text, map[string]steps{"a": {status("429 Too Many Requests")}})
+		g.post("/v1/chat/completions", `{"gateway":{"models":["four","m"]}}`)
+		if n := testutil.ToFloat64(g.m.Fallback("m")); n != 1 {
+			t.Errorf("%v fallbacks are counted for one request that tried the second model three times", n)
+		}
+	})
 	for body, asked := range map[string]int{
 		plainM:             3,
 		`{"model":"four"}`: 5,

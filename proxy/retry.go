@@ -7,6 +7,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/config"
 	"sluice/pool"
 )
 
@@ -54,31 +55,29 @@ func (r *request) outcome(a *attempt) pool.Outcome {
 	// A time-out that the client, or what was left of the request's time, made shorter than
 	// the operator has it says nothing; else a client could have a target shut for all.
 	case pool.ConnectTimeout:
-		return ifOver(a, t.Connect.Std())
+		return ifOver(a, t.Connect)
 	case pool.FirstByteTimeout:
-		return ifOver(a, t.FirstByte.Std())
+		return ifOver(a, t.FirstByte)
 	case pool.ResponseTimeout:
-		return ifOver(a, t.Response.Std())
+		return ifOver(a, t.Response)
 	}
 	return pool.Failed
 }
 
 // ifOver is Failed if the attempt had its full time, give or take what the request took
 // before it.
-func ifOver(a *attempt, full time.Duration) pool.Outcome {
+func ifOver(a *attempt, timeout config.Duration) pool.Outcome {
+	full := min(timeout, a.target.Timeouts.Total).Std()
 	if a.took < full-full/8 {
 		return pool.Unknown
 	}
 	return pool.Failed
 }
 
-// answered tells the breaker that waits for it that a probe has its answer, though perhaps
-// not yet all of it.
+// answered tells the target that its answer has begun, for whoever waits for a probe.
 func (r *request) answered() {
-	if a := &r.attempts[len(r.attempts)-1]; a.probe {
-		a.probe = false
-		a.target.Answered(r.proxy.clock())
-	}
+	a := &r.attempts[len(r.attempts)-1]
+	a.place = a.target.Answered(r.proxy.clock(), a.place)
 }
 
 // leave gives the newest attempt's place at its target back.
@@ -88,7 +87,7 @@ func (r *request) leave() {
 	}
 	if a := &r.attempts[len(r.attempts)-1]; a.entered {
 		a.entered = false
-		a.target.Leave(r.proxy.clock(), a.probe, r.outcome(a))
+		a.target.Leave(r.proxy.clock(), a.place, r.outcome(a))
 	}
 }
 
