@@ -121,7 +121,9 @@ func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
 	}
 	u.links = newLinks(u.client)
 	for c := range u.causes {
-		u.causes[c] = p.metrics.Failure(name, Cause(c).String())
+		if c := Cause(c); !c.Ended() { // which is no failure of the upstream's
+			u.causes[c] = p.metrics.Failure(name, c.String())
+		}
 	}
 	return u
 }
@@ -152,7 +154,7 @@ func (u *Upstream) retire() {
 	u.client.CloseIdleConnections()
 }
 
-// Failed counts an attempt that failed.
+// Failed counts an attempt that failed, for a cause that is not Ended.
 func (u *Upstream) Failed(c Cause) {
 	u.failures.Add(1)
 	u.last.Store(&Failure{At: time.Now().UTC(), Cause: c.String()})
