@@ -7,7 +7,7 @@ FUZZTIME ?= 10s
 # Of make soak.
 SOAKTIME ?= 1m
 
-.PHONY: build run test lint fuzz soak bench-micro clean
+.PHONY: build run test lint fuzz soak bench bench-smoke bench-micro clean
 
 build:
 	$(GO) build -o sluice .
@@ -39,9 +39,20 @@ fuzz:
 soak:
 	$(GO) test -v -race -tags soak -run '^TestSoak$$' -timeout 10m . -soaktime $(SOAKTIME)
 
+# What sluice costs beside nginx, HAProxy and the smallest fasthttp proxy; nginx and haproxy are
+# measured where they are installed. The report goes to bench/results.
+bench: build
+	$(GO) build -o bench/bench ./bench
+	./bench/bench -out bench/results
+
+# A short turn of every scenario, to see that all of it runs and every answer is right.
+bench-smoke: build
+	$(GO) build -o bench/bench ./bench
+	./bench/bench -smoke
+
 # Go benchmarks beside the code, on one core and on two: a lock that all share would show.
 bench-micro:
 	$(GO) test -run '^$$' -bench . -cpu 1,2 ./limiter ./keys ./sse ./pool ./proxy
 
 clean:
-	rm -f sluice
+	rm -f sluice bench/bench
