@@ -49,9 +49,6 @@ func (r *request) readFields() *failure {
 	if errors.Is(err, errTooNested) {
 		return refusal(invalidJSON, "", "the body is nested deeper than %d", maxNesting)
 	}
-	if err == nil {
-		err = validate(r.body)
-	}
 	if err != nil {
 		return refusal(invalidJSON, "", "the body is not one valid JSON object: %s", whyNotJSON(r.body))
 	}
