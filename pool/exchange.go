@@ -21,11 +21,12 @@ const resendWithin = time.Second
 // of the request. It is there already, or will not come.
 const answerAfterWrite = 100 * time.Millisecond
 
-// Exchange is one request to an upstream and its answer. The caller fills Request, calls
+// Exchange is one request to an upstream and its answer. The caller fills Request and Body, calls
 // Send, reads the answer's head from Response and its body from Read, and calls Finish.
 // Acquire gives one, Release takes it back; nothing of it may be used after that.
 type Exchange struct {
-	Request  fasthttp.Request
+	Request  fasthttp.RequestHeader
+	Body     [][]byte // of the request, in pieces; they must not change before Finish
 	Response fasthttp.Response
 
 	upstream *Upstream
@@ -54,6 +55,7 @@ func Release(x *Exchange) {
 		panic("BUG: releasing an exchange that is not finished")
 	}
 	x.Request.Reset()
+	x.Body = nil
 	x.Response.Reset()
 	x.mu.Lock()
 	x.aborted = false
@@ -128,10 +130,7 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 		return true, err
 	}
 	w := x.upstream.client.AcquireWriter(conn)
-	err = x.Request.Write(w)
-	if err == nil {
-		err = w.Flush()
-	}
+	err = x.writeRequest(w)
 	x.upstream.client.ReleaseWriter(w)
 	x.reader = x.upstream.client.AcquireReader(conn)
 	x.cut = err != nil
@@ -170,6 +169,25 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	}
 	x.whole = x.body == nil
 	return false, nil
+}
+
+// writeRequest writes the head and the body's pieces. What is larger than the buffer is not
+// copied into it.
+func (x *Exchange) writeRequest(w *bufio.Writer) error {
+	length := 0
+	for _, b := range x.Body {
+		length += len(b)
+	}
+	x.Request.SetContentLength(length)
+	if err := x.Request.Write(w); err != nil {
+		return err
+	}
+	for _, b := range x.Body {
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
 }
 
 var errMalformed = errors.New("the answer's head is not HTTP, or longer than 16 KiB")

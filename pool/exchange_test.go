@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -49,11 +50,11 @@ func exchange(t *testing.T, target *Target, body string) (string, error) {
 	x := Acquire()
 	defer Release(x)
 	defer x.Finish()
-	h := &x.Request.Header
+	h := &x.Request
 	h.SetMethod("POST")
 	h.SetHostBytes(target.Host)
 	h.SetRequestURI("/v1/completions")
-	x.Request.SetBodyString(body)
+	x.Body = [][]byte{[]byte(body[:len(body)/2]), nil, []byte(body[len(body)/2:])}
 	if err := x.Send(target, time.Now().Add(10*time.Second)); err != nil {
 		return "", err
 	}
@@ -87,16 +88,18 @@ func TestUntrustedCertificate(t *testing.T) {
 // TestAbortWakesWhoWaits, over TLS too, and whatever it waits for.
 func TestAbortWakesWhoWaits(t *testing.T) {
 	target, _ := secureTarget(t)
-	for range 20 {
+	body := make([]byte, 256<<20)
+	for i := range 20 {
 		x := Acquire()
-		x.Request.Header.SetMethod("POST")
-		x.Request.Header.SetHostBytes(target.Host)
-		pr, pw := io.Pipe() // a body that never ends
-		x.Request.SetBodyStream(pr, 100)
+		x.Request.SetMethod("POST")
+		x.Request.SetHostBytes(target.Host)
+		x.Body = [][]byte{body}
 		go func() {
-			_, _ = pw.Write([]byte("x"))
+			for target.Upstream.inFlight.Load() == 0 {
+				runtime.Gosched()
+			}
+			time.Sleep(time.Duration(i) * time.Millisecond) // while it connects, or writes
 			x.Abort(ClientLeft)
-			pw.CloseWithError(io.ErrUnexpectedEOF)
 		}()
 		err := x.Send(target, time.Now().Add(time.Minute))
 		var e *Error

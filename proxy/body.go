@@ -21,11 +21,11 @@ func (r *request) readBody() *failure {
 	r.body = r.body[:0]
 	for {
 		if len(r.body) == cap(r.body) {
-			room := max(firstRead, 2*cap(r.body))
+			room := max(firstRead, 4*cap(r.body))
 			if announced >= 0 {
 				room = min(room, announced+1) // one more, to see the end without growing
 			}
-			r.body = grow(r.body, max(room, len(r.body)+1))
+			r.body = r.proxy.growBody(r.body, max(room, len(r.body)+1))
 		}
 		n, err := stream.Read(r.body[len(r.body):cap(r.body)])
 		r.body = r.body[:len(r.body)+n]
@@ -45,4 +45,31 @@ func (r *request) readBody() *failure {
 
 func tooLarge(limit int) *failure {
 	return refusal(bodyTooLarge, "", "the body is larger than %d bytes (limits.body)", limit)
+}
+
+// Large bodies are read into buffers that all requests share, so that the memory of one is
+// the next one's, and the garbage collector's when there is none.
+
+// growBody is b with room for capacity bytes.
+func (p *Proxy) growBody(b []byte, capacity int) []byte {
+	if capacity <= keepBuffer {
+		return grow(b, capacity)
+	}
+	bigger, _ := p.bodies.Get().(*[]byte)
+	if bigger == nil || cap(*bigger) < capacity {
+		buf := make([]byte, 0, capacity)
+		bigger = &buf
+	}
+	grown := append((*bigger)[:0], b...)
+	if cap(b) > keepBuffer {
+		p.giveBack(b)
+	}
+	return grown
+}
+
+// giveBack takes a body's buffer that nobody uses any more.
+func (p *Proxy) giveBack(b []byte) {
+	if cap(b) > keepBuffer {
+		p.bodies.Put(&b)
+	}
 }

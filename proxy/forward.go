@@ -210,7 +210,7 @@ func (r *request) send(target *pool.Target, now time.Time) error {
 	r.exchange = pool.Acquire()
 	r.upstream = r.rewrite(r.upstream[:0], target)
 	r.writeHead(target)
-	r.exchange.Request.SetBodyRaw(r.upstream)
+	r.exchange.Body = r.upstream
 	r.conn.await(r.exchange)
 	err := r.exchange.Send(target, r.headDeadline(target, now))
 	var e *pool.Error

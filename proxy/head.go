@@ -12,7 +12,7 @@ import (
 
 // writeHead fills in the upstream request's line and headers.
 func (r *request) writeHead(target *pool.Target) {
-	from, to := &r.ctx.Request.Header, &r.exchange.Request.Header
+	from, to := &r.ctx.Request.Header, &r.exchange.Request
 	to.SetMethod(fasthttp.MethodPost)
 	to.SetHostBytes(target.Host)
 	r.scratch = append(append(r.scratch[:0], target.BasePath...), r.route.path...)

@@ -69,7 +69,6 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 			r.exchange = x
 			r.upstream = r.rewrite(r.upstream[:0], a.target)
 			r.writeHead(a.target)
-			x.Request.SetBodyRaw(r.upstream)
 			if err := x.Request.Write(w); err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +117,7 @@ func FuzzRewrite(f *testing.F) {
 		if fail != nil {
 			return
 		}
-		out := r.rewrite(nil, target)
+		out := bytes.Join(r.rewrite(nil, target), nil)
 		var got map[string]json.RawMessage
 		if err := json.Unmarshal(out, &got); err != nil {
 			t.Fatalf("%q became %q: %v", body, out, err)

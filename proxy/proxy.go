@@ -45,6 +45,8 @@ type Proxy struct {
 	// A process has one Proxy. A test may have several, each with a clock of its own, and
 	// a stream's timer and channels belong to one of them.
 	requests, streams sync.Pool
+
+	bodies sync.Pool // of *[]byte, each larger than keepBuffer
 }
 
 // snapshot is one configuration, compiled. A request uses one from its first to its last

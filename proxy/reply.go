@@ -242,10 +242,11 @@ func (r *request) markEnd() {
 func (r *request) handOver() {
 	r.conn.current = nil
 	r.ctx = nil
-	r.exchange.Request.ResetBody()
-	r.fields.model = nil
-	if cap(r.body)+cap(r.upstream) > keepWhileAnswering {
-		r.body, r.upstream = nil, nil
+	r.exchange.Body, r.fields.model = nil, nil
+	clear(r.upstream)
+	if cap(r.body) > keepWhileAnswering {
+		r.proxy.giveBack(r.body)
+		r.body = nil
 	}
 }
 

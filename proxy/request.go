@@ -52,7 +52,7 @@ type request struct {
 	status    int
 	failure   *failure // the gateway's own answer
 	scratch   []byte
-	upstream  []byte // the body that goes upstream
+	upstream  [][]byte // the body that goes upstream, in pieces
 }
 
 // jsonState is what JSON is read and built with, pooled together: values live until the
@@ -100,11 +100,16 @@ func (r *request) releaseStruct() {
 	r.json.arena.Reset()
 	clear(r.attempts)
 	clear(r.models)
+	clear(r.upstream)
+	if cap(r.body) > keepBuffer {
+		p.giveBack(r.body)
+		r.body = nil
+	}
 	*r = request{
 		json:     r.json,
 		id:       r.id[:0],
-		body:     reuse(r.body),
-		upstream: reuse(r.upstream),
+		body:     r.body[:0],
+		upstream: r.upstream[:0],
 		scratch:  reuse(r.scratch),
 		attempts: r.attempts[:0],
 		models:   r.models[:0],

@@ -2,21 +2,16 @@ package proxy
 
 import "sluice/pool"
 
-// rewrite appends the body for target to dst: the target's name for the model in the
+// rewrite appends the body for target to dst, in pieces: the target's name for the model in the
 // field that the client used (or in the target's model_field), without the gateway object.
-// Everything else is copied as it stands.
-func (r *request) rewrite(dst []byte, target *pool.Target) []byte {
+// Everything else is the client's body as it stands, which is not copied; the pieces are good
+// as long as r.body is.
+func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 	m := &r.fields.members
-	dst = append(dst, '{')
-	comma := false
+	separator := openBrace
 	add := func(parts ...[]byte) {
-		if comma {
-			dst = append(dst, ',')
-		}
-		comma = true
-		for _, p := range parts {
-			dst = append(dst, p...)
-		}
+		dst = append(append(dst, separator), parts...)
+		separator = comma
 	}
 	if m.find(nameModel) == nil && m.find(nameModelID) == nil {
 		field := target.ModelField
@@ -25,7 +20,7 @@ func (r *request) rewrite(dst []byte, target *pool.Target) []byte {
 		}
 		add(field, colon, target.Name)
 	}
-	from, before := m.first, -1 // where the members not yet copied begin, and the last one's index
+	from, before := m.first, -1 // where the members not yet passed on begin, and the last one's index
 	placed := false
 	for i := range m.list[:m.n] {
 		own := &m.list[i]
@@ -48,10 +43,13 @@ func (r *request) rewrite(dst []byte, target *pool.Target) []byte {
 	if before < m.count-1 {
 		add(r.body[from:m.last])
 	}
-	return append(dst, '}')
+	return append(dst, closeBrace)
 }
 
 var (
 	modelField = []byte(`"model"`)
 	colon      = []byte{':'}
+	comma      = []byte{','}
+	openBrace  = []byte{'{'}
+	closeBrace = []byte{'}'}
 )
