@@ -52,7 +52,7 @@ func (sub *subject) body(sc *scenario) []byte {
 		stream = `"stream":true,`
 	}
 	head, tail := `{"model":"`+sub.model+`",`+stream+`"temperature":0.7,"messages":[{"role":"user","content":"`, `"}]}`
-	const words = `The wheel said: \"Let through what I can use.\"\n`
+	const words = `The wheel said: \"Let through what I can use today, and no more of it than that.\"\n`
 	text := strings.Repeat(words, sc.body/len(words)+1)[:max(0, sc.body-len(head)-len(tail))]
 	text = strings.TrimRight(text, `\`)
 	return []byte(head + text + tail)

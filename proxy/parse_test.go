@@ -191,10 +191,12 @@ func FuzzPath(f *testing.F) {
 func BenchmarkParseAndRewrite(b *testing.B) {
 	g := start(b, oneModel, "127.0.0.1:1")
 	text := strings.Repeat("It was the best of times, it was the worst of times. ", 20)
+	escaped := strings.Repeat(`She said: \"It was the best of times.\"\n`, 25)
 	for name, body := range map[string]string{
-		"300B": chatBody,
-		"10KB": strings.Replace(chatBody, "hi", text[:1000]+strings.Repeat(text[:900], 10), 1),
-		"1MB":  strings.Replace(chatBody, "hi", strings.Repeat(text, 1000), 1),
+		"1MB with escapes": strings.Replace(chatBody, "hi", strings.Repeat(escaped, 1000), 1),
+		"300B":             chatBody,
+		"10KB":             strings.Replace(chatBody, "hi", text[:1000]+strings.Repeat(text[:900], 10), 1),
+		"1MB":              strings.Replace(chatBody, "hi", strings.Repeat(text, 1000), 1),
 	} {
 		b.Run(name, func(b *testing.B) {
 			r, target := prepared(b, g, body)

@@ -131,19 +131,20 @@ func isHex(c byte) bool {
 }
 
 // special is where the first byte from i on stands that ends a string's plain text: a quote, a
-// backslash, or one below 0x20; the end of b without one. It looks at eight bytes at a time, and at
-// four such words before it branches ("Bit Twiddling Hacks", S. E. Anderson: determine if a word
-// has a zero byte, or one less than n).
+// backslash, or one below 0x20; the end of b without one. It looks at words of eight bytes, and
+// once a text turns out to be long at four of them before it branches ("Bit Twiddling Hacks", S. E.
+// Anderson: determine if a word has a zero byte, or one less than n).
 func special(b []byte, i int) int {
-	for ; len(b)-i >= 32; i += 32 {
-		p := b[i : i+32 : i+32]
-		if marks(p[0:8])|marks(p[8:16])|marks(p[16:24])|marks(p[24:32]) != 0 {
-			break
-		}
-	}
+	long := i + 64
 	for ; len(b)-i >= 8; i += 8 {
 		if m := marks(b[i : i+8]); m != 0 {
 			return i + bits.TrailingZeros64(m)/8
+		}
+		for ; i >= long && len(b)-i >= 8+32; i += 32 {
+			p := b[i+8 : i+40 : i+40]
+			if marks(p[0:8])|marks(p[8:16])|marks(p[16:24])|marks(p[24:32]) != 0 {
+				break
+			}
 		}
 	}
 	for ; i < len(b); i++ {
