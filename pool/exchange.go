@@ -33,6 +33,7 @@ type Exchange struct {
 	link     link
 	reader   *bufio.Reader
 	chunked  io.Reader
+	deadline time.Time // of reads
 	body     io.Reader // nil for an answer without one
 	whole    bool      // the body has been read to its end
 	cut      bool      // the request was not written to its end
@@ -106,7 +107,7 @@ func (x *Exchange) connect(t *Target, deadline time.Time) error {
 		if err != nil {
 			return connectError(err)
 		}
-		if l.reused() && stirred(l.Conn()) {
+		if l.reused() && rawConn(l.Conn()).(*watched).stirred() {
 			l.release(false)
 			continue
 		}
@@ -126,6 +127,7 @@ func (x *Exchange) connect(t *Target, deadline time.Time) error {
 func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	conn := x.link.Conn()
 	began := time.Now()
+	x.deadline = deadline
 	if err := conn.SetDeadline(deadline); err != nil {
 		return true, err
 	}
@@ -140,7 +142,7 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 			return false, err
 		}
 		// The upstream may have answered without reading all (413, say) and closed.
-		_ = conn.SetReadDeadline(time.Now().Add(answerAfterWrite))
+		x.SetReadDeadline(time.Now().Add(answerAfterWrite))
 		if _, perr := x.reader.Peek(1); perr != nil {
 			return true, err
 		}
@@ -225,8 +227,13 @@ func (x *Exchange) Ready() bool {
 	return x.chunked == nil && x.reader != nil && x.reader.Buffered() > 0
 }
 
-// SetReadDeadline bounds the reads that follow.
-func (x *Exchange) SetReadDeadline(t time.Time) { _ = x.link.Conn().SetReadDeadline(t) }
+// SetReadDeadline bounds the reads that follow. They are bounded by Send's deadline before.
+func (x *Exchange) SetReadDeadline(t time.Time) {
+	if !t.Equal(x.deadline) {
+		x.deadline = t
+		_ = x.link.Conn().SetReadDeadline(t)
+	}
+}
 
 // Abort ends x from another goroutine: what waits for the upstream returns an error with
 // cause, and the upstream sees its connection closed. It may be called at any time between

@@ -3,6 +3,7 @@ package pool
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -80,6 +81,9 @@ type Target struct {
 	Metrics  *metrics.Target
 	health   *health
 	breaker  config.Breaker
+
+	// Member begins the gateway's member in an answer, up to the number of attempts.
+	Member []byte
 
 	name       string // the upstream's name for the model
 	Name       []byte // the same as a JSON string
@@ -184,6 +188,7 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name), Host: []byte(c.BaseURL.Host),
 		health: u.healthOf(healthKey{model, name}),
 	}
+	target.Member = fmt.Appendf(nil, `"gateway":{"model":%s,"upstream":%s,"attempts":`, quote(model), quote(u.Name))
 	target.BasePath = []byte(strings.TrimSuffix(c.BaseURL.EscapedPath(), "/"))
 	if c.ModelField != "" {
 		target.ModelField = quote(c.ModelField)

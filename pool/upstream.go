@@ -132,9 +132,13 @@ func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
 func (u *Upstream) connect(address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := u.dial(ctx, "tcp", address)
-	if err != nil || u.tls == nil {
-		return conn, err
+	dialled, err := u.dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	conn := watch(dialled)
+	if u.tls == nil {
+		return conn, nil
 	}
 	secure := tls.Client(conn, u.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {

@@ -24,7 +24,7 @@ const (
 	writePiece = 256 << 10
 
 	// sweepEvery is how often clients of waiting requests are asked whether they are
-	// still there.
+	// still there, and slow ones are looked for.
 	sweepEvery = 250 * time.Millisecond
 )
 
@@ -43,8 +43,10 @@ type clientConn struct {
 	closed atomic.Bool
 
 	mu      sync.Mutex
-	waiting aborter // aborted when the client leaves
-	since   uint64  // the sweep before the request began; written while nothing waits
+	readBy  time.Time // until when a read may take; zero for any time
+	expired bool      // a read would fail
+	waiting aborter   // aborted when the client leaves
+	since   uint64    // the sweep before the request began; written while nothing waits
 }
 
 // Write bounds how long the client may take nothing.
@@ -68,6 +70,19 @@ func (c *clientConn) Write(b []byte) (n int, err error) {
 	}
 }
 
+// SetReadDeadline bounds reads, the one under way too. The sweep enforces it, up to sweepEvery
+// late: there are three for each request, and a timer's is moved at the cost of them all.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readBy = t
+	if c.expired {
+		c.expired = false
+		return c.Conn.SetReadDeadline(time.Time{})
+	}
+	return nil
+}
+
 // Close closes the connection, after the client has had the chance to read what was
 // written.
 func (c *clientConn) Close() error {
@@ -75,6 +90,7 @@ func (c *clientConn) Close() error {
 		return net.ErrClosed
 	}
 	c.all.remove(c)
+	_ = c.SetReadDeadline(time.Time{}) // discard has its own
 	// A stream may still wait for its upstream: the server closes a connection that it
 	// cannot write to without asking it.
 	if c.abort(pool.ClientLeft) {
@@ -164,11 +180,16 @@ func (c *clientConn) abort(cause pool.Cause) bool {
 	return c.waiting != nil && c.waiting.Abort(cause)
 }
 
-// check aborts what a client waits for that has left. A request that began since the sweep
-// before this one is left alone: most are over by the next.
-func (c *clientConn) check(sweep uint64) (left bool) {
+// check ends a read that has taken too long, and aborts what a client waits for that has
+// left. A request that began since the sweep before this one is left alone: most are over by
+// the next.
+func (c *clientConn) check(sweep uint64, now time.Time) (left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.expired && !c.readBy.IsZero() && now.After(c.readBy) {
+		c.expired = true
+		_ = c.Conn.SetReadDeadline(now)
+	}
 	return c.waiting != nil && c.since+1 < sweep && pool.Gone(c.Conn) && c.waiting.Abort(pool.ClientLeft)
 }
 
@@ -237,10 +258,11 @@ func (s *conns) sweep() {
 			return
 		case <-ticker.C:
 		}
+		now := time.Now()
 		sweep := s.sweeps.Add(1)
 		list = s.list(list[:0])
 		for _, c := range list {
-			if c.check(sweep) {
+			if c.check(sweep, now) {
 				s.left()
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -39,16 +40,12 @@ func (r *request) copyHead(a *attempt) {
 // appendMember appends the member that says who answered, without braces around it:
 // "gateway":{…}.
 func (r *request) appendMember(dst []byte) []byte {
-	a := &r.json.arena
-	last := &r.attempts[len(r.attempts)-1]
-	v := a.NewObject()
-	v.Set("model", a.NewString(last.target.Model))
-	v.Set("upstream", a.NewString(last.target.Upstream.Name))
-	v.Set("attempts", a.NewNumberInt(len(r.attempts)))
+	dst = append(dst, r.attempts[len(r.attempts)-1].target.Member...)
+	dst = strconv.AppendInt(dst, int64(len(r.attempts)), 10)
 	if len(r.attempts) > 1 {
-		v.Set("failed", r.failedAttempts())
+		dst = r.failedAttempts().MarshalTo(append(dst, `,"failed":`...))
 	}
-	return v.MarshalTo(append(dst, `"gateway":`...))
+	return append(dst, '}')
 }
 
 // failedAttempts lists those before the newest.

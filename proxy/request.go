@@ -221,20 +221,31 @@ func visible(b []byte) bool {
 	return true
 }
 
+// The names of what the gateway adds to an answer, in the spelling that fasthttp writes.
+var (
+	headerRequestID = []byte("X-Request-Id")
+	headerModel     = []byte("X-Sluice-Model")
+	headerUpstream  = []byte("X-Sluice-Upstream")
+	headerAttempts  = []byte("X-Sluice-Attempts")
+	headerTrail     = []byte("X-Sluice-Trail")
+	headerLimit     = []byte("X-Ratelimit-Limit-Requests")
+	headerRemaining = []byte("X-Ratelimit-Remaining-Requests")
+	headerReset     = []byte("X-Ratelimit-Reset-Requests")
+)
+
 // setOwnHeaders puts what the gateway adds to every answer into the response's head.
 func (r *request) setOwnHeaders() {
 	h := &r.ctx.Response.Header
-	h.SetBytesV("X-Request-Id", r.id)
+	h.SetCanonical(headerRequestID, r.id)
 	if n := len(r.attempts); n > 0 {
 		last := r.attempts[n-1].target
-		h.Set("X-Sluice-Model", last.Model)
-		h.Set("X-Sluice-Upstream", last.Upstream.Name)
-		h.SetBytesV("X-Sluice-Trail", r.trail())
+		h.SetCanonical(headerModel, borrowBytes(last.Model))
+		h.SetCanonical(headerUpstream, borrowBytes(last.Upstream.Name))
+		h.SetCanonical(headerTrail, r.trail())
 	} else if len(r.models) > 0 {
-		h.Set("X-Sluice-Model", r.models[0].Name)
+		h.SetCanonical(headerModel, borrowBytes(r.models[0].Name))
 	}
-	r.scratch = strconv.AppendInt(r.scratch[:0], int64(len(r.attempts)), 10)
-	h.SetBytesV("X-Sluice-Attempts", r.scratch)
+	r.setNumber(headerAttempts, int64(len(r.attempts)))
 	if r.key == nil {
 		return
 	}
@@ -243,18 +254,16 @@ func (r *request) setOwnHeaders() {
 		r.limitState, r.limited = r.key.Left(r.proxy.clock())
 	}
 	if r.limited {
-		r.setLimitHeaders(h)
+		r.setNumber(headerLimit, r.limitState.Limit)
+		r.setNumber(headerRemaining, r.limitState.Remaining)
+		r.scratch = appendDuration(r.scratch[:0], r.limitState.Reset)
+		h.SetCanonical(headerReset, r.scratch)
 	}
 }
 
-// setLimitHeaders writes OpenAI's three headers.
-func (r *request) setLimitHeaders(h *fasthttp.ResponseHeader) {
-	r.scratch = strconv.AppendInt(r.scratch[:0], r.limitState.Limit, 10)
-	h.SetBytesV("X-Ratelimit-Limit-Requests", r.scratch)
-	r.scratch = strconv.AppendInt(r.scratch[:0], r.limitState.Remaining, 10)
-	h.SetBytesV("X-Ratelimit-Remaining-Requests", r.scratch)
-	r.scratch = appendDuration(r.scratch[:0], r.limitState.Reset)
-	h.SetBytesV("X-Ratelimit-Reset-Requests", r.scratch)
+func (r *request) setNumber(name []byte, n int64) {
+	r.scratch = strconv.AppendInt(r.scratch[:0], n, 10)
+	r.ctx.Response.Header.SetCanonical(name, r.scratch)
 }
 
 // appendDuration writes d, rounded up, as OpenAI does: "120ms", "7.660s".
