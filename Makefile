@@ -4,10 +4,13 @@
 GO ?= go
 # Of each fuzz target, in make fuzz.
 FUZZTIME ?= 10s
+# What has Go benchmarks beside it, and how often make compare runs them.
+BENCHED = ./limiter ./keys ./sse ./pool ./proxy
+BENCHCOUNT ?= 6
 # Of make soak.
 SOAKTIME ?= 1m
 
-.PHONY: build run test lint fuzz soak bench bench-smoke bench-micro clean
+.PHONY: build run test lint fuzz soak bench bench-smoke bench-micro compare clean
 
 build:
 	$(GO) build -o sluice .
@@ -52,7 +55,16 @@ bench-smoke: build
 
 # Go benchmarks beside the code, on one core and on two: a lock that all share would show.
 bench-micro:
-	$(GO) test -run '^$$' -bench . -cpu 1,2 ./limiter ./keys ./sse ./pool ./proxy
+	$(GO) test -run '^$$' -bench . -cpu 1,2 $(BENCHED)
+
+# What has changed in the Go benchmarks since another commit: make compare REF=v1
+compare:
+	@test -n "$(REF)" || { echo "REF names no commit: make compare REF=v1"; exit 1; }
+	@old=$$(mktemp -d) && trap 'git worktree remove --force "$$old/tree"; rm -rf "$$old"' EXIT && \
+	git worktree add --detach "$$old/tree" $(REF) >/dev/null && \
+	(cd "$$old/tree" && $(GO) test -run '^$$' -bench . -count $(BENCHCOUNT) $(BENCHED)) >"$$old/old" && \
+	$(GO) test -run '^$$' -bench . -count $(BENCHCOUNT) $(BENCHED) >"$$old/new" && \
+	$(GO) tool benchstat "$$old/old" "$$old/new"
 
 clean:
 	rm -f sluice bench/bench

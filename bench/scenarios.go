@@ -92,6 +92,7 @@ func measure(ctx context.Context, s *settings, sc *scenario, up *upstream, stdou
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		sub.base = sub.rss()
 		subjects[name] = sub
 		r.subjects = append(r.subjects, name)
 	}
@@ -141,7 +142,6 @@ func (sub *subject) turn(ctx context.Context, s *settings, sc *scenario, up *ups
 // lookAtOpen opens all streams, waits until each has had an event, and looks at what events
 // and open streams cost from then on.
 func (sub *subject) lookAtOpen(ctx context.Context, s *settings, sc *scenario, up *upstream) (turn, error) {
-	before := sub.rss()
 	open, err := sub.open(ctx, sc)
 	defer open.close()
 	if err != nil {
@@ -153,6 +153,6 @@ func (sub *subject) lookAtOpen(ctx context.Context, s *settings, sc *scenario, u
 		return turn{}, err
 	}
 	t := turn{units: open.events() - events, took: time.Since(began), cpu: sub.cpu() - cpu, rss: sub.rss()}
-	t.perOpen = (t.rss - before) / int64(sc.conns)
+	t.perOpen = (t.rss - sub.base) / int64(sc.conns)
 	return t, nil
 }

@@ -27,6 +27,7 @@ type subject struct {
 	model   string
 	process *exec.Cmd // nil for the upstream itself
 	ended   chan error
+	base    int64 // bytes of memory when it had just started
 	stderr  bytes.Buffer
 }
 

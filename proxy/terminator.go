@@ -12,9 +12,10 @@ import (
 // nothing can follow it. A chunk with a finish_reason is often followed by one with usage
 // and by [DONE].
 //
-// No event is decoded to find that out: the few bytes that each kind must hold are looked
-// for, and only an event that has them is parsed.
-func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
+// No event is decoded to find that out: the few bytes that one of the path's kind must hold
+// are looked for, and only an event that has them is parsed. Looking is most of what a short
+// event costs, so no more is looked for than the path can have.
+func terminator(e *sse.Event, kind ending, parser *fastjson.Parser) (ends, last bool) {
 	data := bytes.TrimLeft(e.Data, " \t\n")
 	if len(data) < len("[DONE]") {
 		return false, false
@@ -23,20 +24,34 @@ func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
 		done := bytes.Equal(bytes.TrimSpace(data), doneData)
 		return done, done
 	}
-	if finished(data) && hasFinishReason(data, parser) {
-		return true, false
-	}
-	for _, typ := range finalTypes {
-		if bytes.Contains(data, typ) && hasType(data, typ[1:len(typ)-1], parser) {
-			return true, true
-		}
+	switch kind {
+	case finishReasons:
+		return finished(data) && hasFinishReason(data, parser), false
+	case finalTypes:
+		final := hasFinalType(data, parser)
+		return final, final
 	}
 	return false, false
 }
 
-func hasType(data, typ []byte, parser *fastjson.Parser) bool {
-	v, err := parser.ParseBytes(data)
-	return err == nil && bytes.Equal(v.GetStringBytes("type"), typ)
+// hasFinalType reports whether the event's type is a final one.
+func hasFinalType(data []byte, parser *fastjson.Parser) bool {
+	for _, name := range finalTypeNames {
+		if bytes.Contains(data, name) {
+			v, err := parser.ParseBytes(data)
+			if err != nil {
+				return false
+			}
+			typ := v.GetStringBytes("type")
+			for _, name := range finalTypeNames {
+				if bytes.Equal(typ, name[1:len(name)-1]) {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	return false
 }
 
 var (
@@ -44,7 +59,7 @@ var (
 	finishReason = []byte(`"finish_reason"`)
 	null         = []byte("null")
 	// Anthropic's and the Responses API's, with quotes.
-	finalTypes = [][]byte{[]byte(`"message_stop"`), []byte(`"response.completed"`), []byte(`"response.incomplete"`), []byte(`"response.failed"`)}
+	finalTypeNames = [][]byte{[]byte(`"message_stop"`), []byte(`"response.completed"`), []byte(`"response.incomplete"`), []byte(`"response.failed"`)}
 )
 
 // finished looks for a finish_reason that is not null. Inside a JSON string the quotes

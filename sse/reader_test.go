@@ -1,11 +1,13 @@
 package sse
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -207,6 +209,37 @@ func BenchmarkReader(b *testing.B) {
 			if err := r.Next(&e); err != nil {
 				b.Fatal(err)
 			}
+		}
+	}
+}
+
+// BenchmarkPipe is a stream's way through: cut into blocks, and written on with a flush for
+// what came together.
+func BenchmarkPipe(b *testing.B) {
+	part := []byte(strings.Repeat("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}]}\n\n", 16))
+	src := &pieces{ready: true}
+	var r Reader
+	var w Writer
+	var e Event
+	r.Reset(src, 1<<20, nil)
+	w.Start(bufio.NewWriter(io.Discard), time.Hour, 0)
+	defer w.Stop()
+	left := make([][]byte, 1)
+	b.SetBytes(int64(len(part)))
+	b.ReportAllocs()
+	for b.Loop() {
+		left[0] = part
+		src.left = left
+		for range 16 {
+			if err := r.Next(&e); err != nil {
+				b.Fatal(err)
+			}
+			if err := w.Write(e.Raw); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := w.Flush(); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -19,7 +19,7 @@ type Writer struct {
 	mu    sync.Mutex
 	w     *bufio.Writer // nil before Start and after Stop
 	every time.Duration
-	last  time.Time // of the newest Write
+	last  time.Time // when something left
 	timer *time.Timer
 	err   error
 }
@@ -54,16 +54,23 @@ func (w *Writer) Stop() {
 func (w *Writer) Write(parts ...[]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.w == nil && w.err == nil {
+	switch {
+	case w.err != nil:
+		return w.err
+	case w.w == nil:
 		return errStopped
 	}
+	before := w.w.Buffered()
 	for _, b := range parts {
 		if w.err != nil {
 			break
 		}
+		before += len(b)
 		_, w.err = w.w.Write(b)
 	}
-	w.last = time.Now() // also when the buffer was full and has left without Flush
+	if w.w.Buffered() != before { // it was full, and has left without Flush
+		w.last = time.Now()
+	}
 	return w.err
 }
 
@@ -84,6 +91,7 @@ func (w *Writer) flush() error {
 		return nil
 	}
 	w.err = w.w.Flush()
+	w.last = time.Now()
 	return w.err
 }
 
