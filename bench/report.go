@@ -135,9 +135,8 @@ func (r *result) table(b *bytes.Buffer) {
 // chart draws what each proxy costs against nginx, for each scenario.
 func (r *report) chart(path string) error {
 	p := plot.New()
-	p.Y.Label.Text = "CPU for each request or chunk, nginx = 1"
-	p.Y.Min = 0
-	p.Legend.Top = true
+	p.Y.Label.Text = "CPU time, nginx = 1"
+	p.Legend.Top, p.Legend.Left = true, true
 	names := []string{"sluice", "floor", "haproxy"}
 	var scenarios []string
 	var compared []*result
@@ -151,12 +150,15 @@ func (r *report) chart(path string) error {
 		return nil
 	}
 	const width = vg.Length(14)
+	highest := 1.0
+	p.Add(plotter.NewGrid())
 	for i, name := range names {
 		values := make(plotter.Values, len(compared))
 		for j, one := range compared {
 			if len(one.turns[name]) > 0 {
 				values[j], _, _ = one.ratio(name, "nginx")
 			}
+			highest = max(highest, values[j])
 		}
 		bars, err := plotter.NewBarChart(values, width)
 		if err != nil {
@@ -168,7 +170,12 @@ func (r *report) chart(path string) error {
 		p.Add(bars)
 		p.Legend.Add(name, bars)
 	}
-	p.Add(plotter.NewGrid())
+	nginx := plotter.NewFunction(func(float64) float64 { return 1 })
+	nginx.Width = 1
+	p.Add(nginx)
+	p.Legend.Add("nginx", nginx)
 	p.NominalX(scenarios...)
-	return p.Save(vg.Length(len(scenarios))*100, 300, path)
+	p.X.Min, p.X.Max = -0.7, float64(len(scenarios))-0.3
+	p.Y.Min, p.Y.Max = 0, highest*1.4 // the legend stands above the bars
+	return p.Save(vg.Length(len(scenarios))*100, 320, path)
 }

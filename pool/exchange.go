@@ -26,7 +26,7 @@ const answerAfterWrite = 100 * time.Millisecond
 // Acquire gives one, Release takes it back; nothing of it may be used after that.
 type Exchange struct {
 	Request  fasthttp.RequestHeader
-	Body     [][]byte // of the request, in pieces; they must not change before Finish
+	Body     [][]byte // of the request, in pieces; they must not change before Send returns
 	Response fasthttp.Response
 
 	upstream *Upstream

@@ -38,11 +38,11 @@ func (s *stream) writeEvent() error {
 	e := &s.event
 	if e.HasData() {
 		if !s.ended || !s.last {
-			if ends, last := terminator(e, s.r.route.ends, &s.r.json.parser); ends {
+			if ends, last := terminator(e, &s.r.json.parser); ends {
 				s.ended, s.last = true, last
 			}
 		}
-		if !e.Whole && !s.ended && s.r.route.ends != unknownEnding {
+		if !e.Whole && !s.ended && s.r.route.terminated {
 			return nil // the stream ends here, and is broken: half an event helps nobody
 		}
 		if at := bytes.IndexByte(e.Data, '{'); !s.annotated && at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {

@@ -240,7 +240,7 @@ func (r *request) handOver() {
 	r.conn.current = nil
 	r.ctx = nil
 	r.exchange.Body, r.fields.model = nil, nil
-	clear(r.upstream)
+	clear(r.upstream[:cap(r.upstream)])
 	if cap(r.body) > keepWhileAnswering {
 		r.proxy.giveBack(r.body)
 		r.body = nil

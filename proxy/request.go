@@ -100,7 +100,7 @@ func (r *request) releaseStruct() {
 	r.json.arena.Reset()
 	clear(r.attempts)
 	clear(r.models)
-	clear(r.upstream)
+	clear(r.upstream[:cap(r.upstream)])
 	if cap(r.body) > keepBuffer {
 		p.giveBack(r.body)
 		r.body = nil

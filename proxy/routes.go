@@ -12,32 +12,22 @@ import (
 type route struct {
 	path    string // the part after /v1, which is appended to an upstream's base_url
 	dialect dialect
-	// ends is what ends streams here besides [DONE], so that one without has broken off. Where
-	// it is not known, the end of the body will do.
-	ends ending
+	// terminated: streams here end in a terminator, so that one without has broken off.
+	terminated bool
 }
-
-// ending is a kind of terminator.
-type ending uint8
-
-const (
-	unknownEnding ending = iota
-	finishReasons        // a chunk with a finish_reason that is not null
-	finalTypes           // an event of one of finalTypeNames
-)
 
 // builtin are the paths that every gateway has.
 var builtin = []route{
-	{"/chat/completions", openAI, finishReasons},
-	{"/completions", openAI, finishReasons},
-	{"/embeddings", openAI, unknownEnding},
-	{"/responses", openAI, finalTypes},
-	{"/messages", anthropic, finalTypes},
-	{"/messages/count_tokens", anthropic, unknownEnding},
-	{"/images/generations", openAI, unknownEnding},
-	{"/audio/speech", openAI, unknownEnding},
-	{"/moderations", openAI, unknownEnding},
-	{"/rerank", openAI, unknownEnding},
+	{"/chat/completions", openAI, true},
+	{"/completions", openAI, true},
+	{"/embeddings", openAI, false},
+	{"/responses", openAI, true},
+	{"/messages", anthropic, true},
+	{"/messages/count_tokens", anthropic, false},
+	{"/images/generations", openAI, false},
+	{"/audio/speech", openAI, false},
+	{"/moderations", openAI, false},
+	{"/rerank", openAI, false},
 }
 
 // newRouter compiles the routes of s.

@@ -188,7 +188,7 @@ func (s *stream) readFirst() (err error) {
 			return err
 		}
 		if s.isEvent() {
-			if ends, _ := terminator(&s.event, s.r.route.ends, &s.r.json.parser); !s.event.Whole && !ends && s.r.route.ends != unknownEnding {
+			if ends, _ := terminator(&s.event, &s.r.json.parser); !s.event.Whole && !ends && s.r.route.terminated {
 				return errNoEvent // half of one
 			}
 			s.began = true
@@ -288,7 +288,7 @@ func (s *stream) pump() (err error) {
 		case err == nil:
 		case s.ended && !s.aborted():
 			return nil // whatever follows a terminator, the answer is whole
-		case err == io.EOF && s.r.route.ends == unknownEnding:
+		case err == io.EOF && !s.r.route.terminated:
 			return nil
 		case err == io.EOF:
 			return errors.New("the stream ended without a terminator")

@@ -185,6 +185,12 @@ func TestTerminators(t *testing.T) {
 		{"a type named in another", "/v1/responses", "data: {\"type\":\"response.completed\",\"x\":\"message_stop\"}\n\n", true},
 		{"two spaces", "/v1/chat/completions", `data:  {"choices":[{"finish_reason":"stop"}]}` + "\n\n", true},
 		{"response.created", "/v1/responses", "data: {\"type\":\"response.created\"}\n\n", false},
+		{"another family's: message_stop", "/v1/chat/completions", "data: {\"type\":\"message_stop\"}\n\n", true},
+		{"another family's: finish reason", "/v1/messages", chunkOne + chunkStop, true},
+		{"a final type further in", "/v1/responses", "data: {\"x\":{\"type\":\"response.completed\"},\"type\":\"response.created\"}\n\n", false},
+		{"a final type only further in", "/v1/responses", "data: {\"x\":{\"type\":\"response.completed\"}}\n\n", false},
+		{"a final type that is only a beginning", "/v1/responses", "data: {\"type\":\"response.completed.not\"}\n\n", false},
+		{"final type with space", "/v1/messages", "data: { \"type\" : \"message_stop\" }\n\n", true},
 		{"a path without terminators", "/v1/images/generations", "data: {\"type\":\"image\"}\n\n", true},
 	}
 	for _, test := range tests {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/valyala/fastjson"
 
@@ -12,10 +13,9 @@ import (
 // nothing can follow it. A chunk with a finish_reason is often followed by one with usage
 // and by [DONE].
 //
-// No event is decoded to find that out: the few bytes that one of the path's kind must hold
-// are looked for, and only an event that has them is parsed. Looking is most of what a short
-// event costs, so no more is looked for than the path can have.
-func terminator(e *sse.Event, kind ending, parser *fastjson.Parser) (ends, last bool) {
+// No event is decoded to find that out: two names are looked for, and only an event in which one
+// of them has a value that ends an answer is parsed. Looking is most of what a short event costs.
+func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
 	data := bytes.TrimLeft(e.Data, " \t\n")
 	if len(data) < len("[DONE]") {
 		return false, false
@@ -24,31 +24,35 @@ func terminator(e *sse.Event, kind ending, parser *fastjson.Parser) (ends, last 
 		done := bytes.Equal(bytes.TrimSpace(data), doneData)
 		return done, done
 	}
-	switch kind {
-	case finishReasons:
-		return finished(data) && hasFinishReason(data, parser), false
-	case finalTypes:
-		final := hasFinalType(data, parser)
-		return final, final
+	if named(data, finishReason, notNull) && hasFinishReason(data, parser) {
+		return true, false
 	}
-	return false, false
+	final := named(data, typeName, isFinalType) && hasFinalType(data, parser)
+	return final, final
 }
 
-// hasFinalType reports whether the event's type is a final one.
-func hasFinalType(data []byte, parser *fastjson.Parser) bool {
-	for _, name := range finalTypeNames {
-		if bytes.Contains(data, name) {
-			v, err := parser.ParseBytes(data)
-			if err != nil {
-				return false
-			}
-			typ := v.GetStringBytes("type")
-			for _, name := range finalTypeNames {
-				if bytes.Equal(typ, name[1:len(name)-1]) {
-					return true
-				}
-			}
+// named reports whether name, given with its quotes, is the name of a value for which is is
+// true, at any depth. Inside a JSON string the quotes would be escaped, so what matches is a name
+// or a whole string.
+func named(data, name []byte, is func(value []byte) bool) bool {
+	for {
+		i := bytes.Index(data, name)
+		if i < 0 {
 			return false
+		}
+		data = data[i+len(name):]
+		if at := skipSpace(data, 0); at < len(data) && data[at] == ':' && is(data[skipSpace(data, at+1):]) {
+			return true
+		}
+	}
+}
+
+func notNull(value []byte) bool { return !bytes.HasPrefix(value, null) }
+
+func isFinalType(value []byte) bool {
+	for _, name := range finalTypes {
+		if bytes.HasPrefix(value, name) {
+			return true
 		}
 	}
 	return false
@@ -57,28 +61,19 @@ func hasFinalType(data []byte, parser *fastjson.Parser) bool {
 var (
 	doneData     = []byte("[DONE]")
 	finishReason = []byte(`"finish_reason"`)
+	typeName     = []byte(`"type"`)
 	null         = []byte("null")
 	// Anthropic's and the Responses API's, with quotes.
-	finalTypeNames = [][]byte{[]byte(`"message_stop"`), []byte(`"response.completed"`), []byte(`"response.incomplete"`), []byte(`"response.failed"`)}
+	finalTypes = [][]byte{[]byte(`"message_stop"`), []byte(`"response.completed"`), []byte(`"response.incomplete"`), []byte(`"response.failed"`)}
 )
 
-// finished looks for a finish_reason that is not null. Inside a JSON string the quotes
-// would be escaped, so what matches is a name or a whole string.
-func finished(data []byte) bool {
-	for {
-		i := bytes.Index(data, finishReason)
-		if i < 0 {
-			return false
-		}
-		data = data[i+len(finishReason):]
-		at := skipSpace(data, 0)
-		if at == len(data) || data[at] != ':' {
-			continue
-		}
-		if !bytes.HasPrefix(data[skipSpace(data, at+1):], null) {
-			return true
-		}
+func hasFinalType(data []byte, parser *fastjson.Parser) bool {
+	v, err := parser.ParseBytes(data)
+	if err != nil {
+		return false
 	}
+	typ := v.GetStringBytes("type")
+	return slices.ContainsFunc(finalTypes, func(name []byte) bool { return bytes.Equal(typ, name[1:len(name)-1]) })
 }
 
 func hasFinishReason(data []byte, parser *fastjson.Parser) bool {

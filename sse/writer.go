@@ -104,7 +104,14 @@ func (w *Writer) keepAlive() {
 		return
 	}
 	left := w.every - time.Since(w.last)
-	if left <= 0 {
+	switch {
+	case left > 0:
+	case w.w.Buffered() > 0: // somebody is about to flush: there is no silence
+		if w.flush() != nil {
+			return
+		}
+		left = w.every
+	default:
 		if _, w.err = w.w.WriteString(KeepAlive); w.err != nil || w.flush() != nil {
 			return
 		}
