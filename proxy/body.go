@@ -61,13 +61,11 @@ func (p *Proxy) growBody(b []byte, capacity int) []byte {
 		bigger = &buf
 	}
 	grown := append((*bigger)[:0], b...)
-	if cap(b) > keepBuffer {
-		p.giveBack(b)
-	}
+	p.giveBack(b)
 	return grown
 }
 
-// giveBack takes a body's buffer that nobody uses any more.
+// giveBack takes a body's buffer that nobody uses any more. A small one is not kept here.
 func (p *Proxy) giveBack(b []byte) {
 	if cap(b) > keepBuffer {
 		p.bodies.Put(&b)

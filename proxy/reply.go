@@ -79,18 +79,12 @@ func (r *request) reply(a *attempt) verdict {
 	limit := int(r.snapshot.config.Limits.Response)
 	length := x.Response.Header.ContentLength()
 	whole := isJSON(x.Response.Header.ContentType()) && length <= limit
-	annotated := len(x.Response.Header.ContentEncoding()) == 0
-
-	// Room for the member is left in front, so that a body is never moved for it.
-	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
-	room := len(r.scratch)
-	buf, ended, err := r.readAnswer(room, limit, whole)
+	body, added, ended, err := r.annotatedAnswer(limit, whole)
 	if err != nil {
 		return r.lost(a, err)
 	}
-	body := annotate(buf, room, r.scratch, annotated)
 	if !ended {
-		return r.replyAsItComes(a, body, length+len(body)-(len(buf)-room))
+		return r.replyAsItComes(a, body, length+added)
 	}
 	r.copyHead(a)
 	r.replied()
@@ -101,6 +95,19 @@ func (r *request) reply(a *attempt) verdict {
 	}
 	r.ctx.Response.SwapBody(body)
 	return answered
+}
+
+// annotatedAnswer is the body as far as readAnswer reads it, with the gateway's member in it,
+// and how many bytes that has added. Room for the member is left in front, so that a body is never moved for it.
+func (r *request) annotatedAnswer(limit int, whole bool) (body []byte, added int, ended bool, err error) {
+	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
+	room := len(r.scratch)
+	buf, ended, err := r.readAnswer(room, limit, whole)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	body = annotate(buf, room, r.scratch, len(r.exchange.Response.Header.ContentEncoding()) == 0)
+	return body, len(body) - (len(buf) - room), ended, nil
 }
 
 // readAnswer reads the body behind room bytes left free: to its end, or until it has more than
@@ -139,13 +146,11 @@ const (
 // that does not come at once, is not kept.
 func (r *request) hold(a *attempt) {
 	r.exchange.SetReadDeadline(earlier(r.replyDeadline(a.target, a.began), time.Now().Add(holdTime)))
-	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
-	room := len(r.scratch)
-	buf, ended, err := r.readAnswer(room, keepBuffer/2, true)
+	body, _, ended, err := r.annotatedAnswer(keepBuffer/2, true)
 	if err != nil || !ended {
 		return
 	}
-	r.holding, r.held = true, annotate(buf, room, r.scratch, len(r.exchange.Response.Header.ContentEncoding()) == 0)
+	r.holding, r.held = true, body
 	r.replied()
 }
 

@@ -193,17 +193,19 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
+// sixteen events that came together.
+var sixteen = []byte(strings.Repeat("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}]}\n\n", 16))
+
 func BenchmarkReader(b *testing.B) {
-	part := []byte(strings.Repeat("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}]}\n\n", 16))
 	src := &pieces{ready: true}
 	var r Reader
 	var e Event
 	r.Reset(src, 1<<20, nil)
 	left := make([][]byte, 1)
-	b.SetBytes(int64(len(part)))
+	b.SetBytes(int64(len(sixteen)))
 	b.ReportAllocs()
 	for b.Loop() {
-		left[0] = part
+		left[0] = sixteen
 		src.left = left
 		for range 16 {
 			if err := r.Next(&e); err != nil {
@@ -216,7 +218,6 @@ func BenchmarkReader(b *testing.B) {
 // BenchmarkPipe is a stream's way through: cut into blocks, and written on with a flush for
 // what came together.
 func BenchmarkPipe(b *testing.B) {
-	part := []byte(strings.Repeat("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}]}\n\n", 16))
 	src := &pieces{ready: true}
 	var r Reader
 	var w Writer
@@ -225,10 +226,10 @@ func BenchmarkPipe(b *testing.B) {
 	w.Start(bufio.NewWriter(io.Discard), time.Hour, 0)
 	defer w.Stop()
 	left := make([][]byte, 1)
-	b.SetBytes(int64(len(part)))
+	b.SetBytes(int64(len(sixteen)))
 	b.ReportAllocs()
 	for b.Loop() {
-		left[0] = part
+		left[0] = sixteen
 		src.left = left
 		for range 16 {
 			if err := r.Next(&e); err != nil {
