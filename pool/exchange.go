@@ -21,20 +21,23 @@ const resendWithin = time.Second
 // of the request. It is there already, or will not come.
 const answerAfterWrite = 100 * time.Millisecond
 
-// Exchange is one request to an upstream and its answer. The caller fills Request and Body, calls
+// Exchange is one request to an upstream and its answer. The caller fills Head and Body, calls
 // Send, reads the answer's head from Response and its body from Read, and calls Finish.
 // Acquire gives one, Release takes it back; nothing of it may be used after that.
 type Exchange struct {
-	Request  fasthttp.RequestHeader
-	Body     [][]byte // of the request, in pieces; they must not change before Send returns
-	Response fasthttp.Response
+	// Head is the request's, to its empty line, and Body what follows, in pieces. They must
+	// not change before Send returns.
+	Head     []byte
+	Body     [][]byte
+	Response fasthttp.ResponseHeader
 
 	upstream *Upstream
 	link     link
 	reader   *bufio.Reader
-	chunked  io.Reader
 	deadline time.Time // of reads
-	body     io.Reader // nil for an answer without one
+	write    func() error
+	chunked  io.Reader // nil for an answer in one piece
+	left     int       // of such a piece; UntilClose for one that the connection's end ends
 	whole    bool      // the body has been read to its end
 	cut      bool      // the request was not written to its end
 	open     bool      // between Send and Finish
@@ -45,7 +48,15 @@ type Exchange struct {
 	live    link // what Abort closes
 }
 
-var exchanges = sync.Pool{New: func() any { return new(Exchange) }}
+// UntilClose is the Content-Length of an answer whose body ends with its connection, so that
+// a cut one looks whole.
+const UntilClose = -2
+
+var exchanges = sync.Pool{New: func() any {
+	x := new(Exchange)
+	x.write = x.writeRequest
+	return x
+}}
 
 // Acquire returns an empty Exchange.
 func Acquire() *Exchange { return exchanges.Get().(*Exchange) }
@@ -55,8 +66,7 @@ func Release(x *Exchange) {
 	if x.open {
 		panic("BUG: releasing an exchange that is not finished")
 	}
-	x.Request.Reset()
-	x.Body = nil
+	x.Head, x.Body = nil, nil
 	x.Response.Reset()
 	x.mu.Lock()
 	x.aborted = false
@@ -64,7 +74,7 @@ func Release(x *Exchange) {
 	exchanges.Put(x)
 }
 
-// Send writes x.Request to the target's upstream and reads the head of the answer, all
+// Send writes the request to the target's upstream and reads the head of the answer, all
 // until deadline; a connection is waited for no longer than the target's connect timeout.
 // A request is written a second time, on another connection, only if the upstream cannot
 // have read the first: writing failed, or a reused connection was closed without a byte
@@ -72,11 +82,11 @@ func Release(x *Exchange) {
 // passed. Finish is called after it, whatever it returned.
 func (x *Exchange) Send(t *Target, deadline time.Time) error {
 	u := t.Upstream
-	x.upstream, x.open, x.whole, x.cut, x.body, x.chunked = u, true, false, false, nil, nil
+	x.upstream, x.open, x.whole, x.cut, x.chunked, x.left = u, true, false, false, nil, 0
 	u.inFlight.Add(1)
 	u.requests.Add(1)
 	u.budget.sent.add(u.clock(), tallyOne)
-	for again := false; ; again = true {
+	for again := false; ; {
 		if err := x.connect(t, deadline); err != nil {
 			return err
 		}
@@ -84,46 +94,45 @@ func (x *Exchange) Send(t *Target, deadline time.Time) error {
 		if err == nil {
 			return nil
 		}
+		if err == errStirred {
+			x.drop(false)
+			continue
+		}
 		if cause, aborted := x.Aborted(); aborted {
 			return failed(cause, err)
 		}
 		if again || !unread || !x.link.reused() {
 			return x.sendError(err)
 		}
+		again = true
 		x.drop(false)
 	}
 }
 
-// connect gives x a connection. Pooled ones on which something has come meanwhile are passed
-// over: the upstream has closed them, or said something that nobody asked for, which must
-// not become the answer to this request.
+// connect gives x a connection.
 func (x *Exchange) connect(t *Target, deadline time.Time) error {
-	for {
-		timeout := min(t.Timeouts.Connect.Std(), time.Until(deadline))
-		if timeout <= 0 {
-			return failed(ConnectTimeout, errors.New("no time left to connect"))
-		}
-		l, err := x.upstream.links.acquire(timeout)
-		if err != nil {
-			return connectError(err)
-		}
-		if l.reused() && rawConn(l.Conn()).(*watched).stirred() {
-			l.release(false)
-			continue
-		}
-		x.mu.Lock()
-		x.link, x.live = l, l
-		aborted, cause := x.aborted, x.cause
-		x.mu.Unlock()
-		if aborted {
-			return failed(cause, errors.New("aborted while connecting"))
-		}
-		return nil
+	timeout := min(t.Timeouts.Connect.Std(), time.Until(deadline))
+	if timeout <= 0 {
+		return failed(ConnectTimeout, errors.New("no time left to connect"))
 	}
+	l, err := x.upstream.links.acquire(timeout)
+	if err != nil {
+		return connectError(err)
+	}
+	x.mu.Lock()
+	x.link, x.live = l, l
+	aborted, cause := x.aborted, x.cause
+	x.mu.Unlock()
+	if aborted {
+		return failed(cause, errors.New("aborted while connecting"))
+	}
+	return nil
 }
 
 // roundTrip writes the request and reads the head. unread says that the upstream cannot
-// have read the request.
+// have read the request. The error is errStirred, and nothing has been written, for a pooled
+// connection on which something has come meanwhile: the upstream has closed it, or said
+// something that nobody asked for, which must not become the answer to this request.
 func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	conn := x.link.Conn()
 	began := time.Now()
@@ -131,11 +140,12 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return true, err
 	}
-	w := x.upstream.client.AcquireWriter(conn)
-	err = x.writeRequest(w)
-	x.upstream.client.ReleaseWriter(w)
+	written, err := rawConn(conn).(*watched).ask(x.link.reused(), x.write)
+	if err == errStirred {
+		return false, err
+	}
 	x.reader = x.upstream.client.AcquireReader(conn)
-	x.cut = err != nil
+	x.cut = !written
 	if x.cut {
 		err = fmt.Errorf("cannot write the request: %w", err)
 		if isTimeout(err) {
@@ -146,15 +156,16 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 		if _, perr := x.reader.Peek(1); perr != nil {
 			return true, err
 		}
+		err = nil
 	}
-	if _, err := x.reader.Peek(1); err != nil {
+	if err == nil {
+		_, err = x.reader.Peek(1)
+	}
+	if err != nil {
 		closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 		return closed && time.Since(began) < resendWithin, fmt.Errorf("no byte of an answer: %w", err)
 	}
-	x.Response.Reset()
-	x.Response.StreamBody = true
-	x.Response.Header.SetNoDefaultContentType(true)
-	if err := x.Response.ReadLimitBody(x.reader, 0); err != nil {
+	if err := x.readHead(); err != nil {
 		if isTimeout(err) {
 			return false, fmt.Errorf("no whole head of an answer: %w", err)
 		}
@@ -162,26 +173,47 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 		// have put anything there.
 		return false, errMalformed
 	}
-	x.body = x.Response.BodyStream()
-	if x.body != nil && x.Response.Header.ContentLength() == -1 {
+	return false, nil
+}
+
+// mostInterim is how many heads of status 1xx may precede an answer's.
+const mostInterim = 100
+
+// readHead reads the answer's head, and finds out how its body ends.
+func (x *Exchange) readHead() error {
+	x.Response.Reset()
+	x.Response.SetNoDefaultContentType(true)
+	for n := 0; ; n++ {
+		if err := x.Response.Read(x.reader); err != nil {
+			return err
+		}
+		if status := x.Response.StatusCode(); status/100 != 1 || status == fasthttp.StatusSwitchingProtocols {
+			break
+		}
+		if n == mostInterim {
+			return errMalformed
+		}
+	}
+	switch status := x.Response.StatusCode(); {
+	case status < 200, status == fasthttp.StatusNoContent, status == fasthttp.StatusNotModified:
+		x.left = 0
+	case x.Response.ContentLength() == -1:
 		// It gives out all chunks that have arrived together, where the library's own
 		// reader gives one at a time.
 		x.chunked = httputil.NewChunkedReader(x.reader)
-		x.body = x.chunked
+	default:
+		x.left = x.Response.ContentLength()
 	}
-	x.whole = x.body == nil
-	return false, nil
+	x.whole = x.chunked == nil && x.left == 0
+	return nil
 }
 
 // writeRequest writes the head and the body's pieces. What is larger than the buffer is not
 // copied into it.
-func (x *Exchange) writeRequest(w *bufio.Writer) error {
-	length := 0
-	for _, b := range x.Body {
-		length += len(b)
-	}
-	x.Request.SetContentLength(length)
-	if err := x.Request.Write(w); err != nil {
+func (x *Exchange) writeRequest() error {
+	w := x.upstream.client.AcquireWriter(x.link.Conn())
+	defer x.upstream.client.ReleaseWriter(w)
+	if _, err := w.Write(x.Head); err != nil {
 		return err
 	}
 	for _, b := range x.Body {
@@ -207,10 +239,7 @@ func (x *Exchange) sendError(err error) *Error {
 // Read reads the answer's body. io.EOF is its whole end; an upstream that breaks off
 // gives another error.
 func (x *Exchange) Read(p []byte) (int, error) {
-	if x.body == nil {
-		return 0, io.EOF
-	}
-	n, err := x.body.Read(p)
+	n, err := x.readBody(p)
 	if err == io.EOF {
 		x.whole = true
 	}
@@ -218,6 +247,26 @@ func (x *Exchange) Read(p []byte) (int, error) {
 		if cause, aborted := x.Aborted(); aborted {
 			err = failed(cause, err)
 		}
+	}
+	return n, err
+}
+
+func (x *Exchange) readBody(p []byte) (n int, err error) {
+	switch {
+	case x.chunked != nil:
+		return x.chunked.Read(p)
+	case x.left == 0:
+		return 0, io.EOF
+	case x.left == UntilClose:
+		return x.reader.Read(p)
+	}
+	n, err = x.reader.Read(p[:min(len(p), x.left)])
+	x.left -= n
+	switch {
+	case x.left == 0:
+		err = io.EOF
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
 	}
 	return n, err
 }
@@ -273,7 +322,7 @@ func (x *Exchange) Finish() {
 
 // keep reports whether the connection can serve another request.
 func (x *Exchange) keep() bool {
-	if x.cut || x.Response.ConnectionClose() || x.Request.ConnectionClose() || x.Response.Header.ContentLength() == -2 && x.body != nil {
+	if x.cut || x.Response.ConnectionClose() || x.left == UntilClose {
 		return false
 	}
 	if x.chunked != nil {
@@ -292,8 +341,7 @@ func (x *Exchange) drop(keep bool) {
 	x.live = nil
 	keep = keep && !x.aborted
 	x.mu.Unlock()
-	_ = x.Response.CloseBodyStream()
-	x.body, x.chunked = nil, nil
+	x.chunked, x.left = nil, 0
 	if x.reader != nil {
 		x.upstream.client.ReleaseReader(x.reader)
 		x.reader = nil

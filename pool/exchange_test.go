@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -50,10 +51,7 @@ func exchange(t *testing.T, target *Target, body string) (string, error) {
 	x := Acquire()
 	defer Release(x)
 	defer x.Finish()
-	h := &x.Request
-	h.SetMethod("POST")
-	h.SetHostBytes(target.Host)
-	h.SetRequestURI("/v1/completions")
+	x.Head = fmt.Appendf(nil, "POST /v1/completions%sContent-Length: %d\r\n\r\n", target.Head, len(body))
 	x.Body = [][]byte{[]byte(body[:len(body)/2]), nil, []byte(body[len(body)/2:])}
 	if err := x.Send(target, time.Now().Add(10*time.Second)); err != nil {
 		return "", err
@@ -91,8 +89,7 @@ func TestAbortWakesWhoWaits(t *testing.T) {
 	body := make([]byte, 256<<20)
 	for i := range 20 {
 		x := Acquire()
-		x.Request.SetMethod("POST")
-		x.Request.SetHostBytes(target.Host)
+		x.Head = fmt.Appendf(nil, "POST /%sContent-Length: %d\r\n\r\n", target.Head, len(body))
 		x.Body = [][]byte{body}
 		go func() {
 			for target.Upstream.inFlight.Load() == 0 {

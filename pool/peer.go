@@ -2,8 +2,11 @@ package pool
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Gone reports whether the peer of a TCP connection, with or without TLS, has closed or
@@ -11,31 +14,71 @@ import (
 // read and write. A connection that is no socket is never gone.
 func Gone(conn net.Conn) bool { return ask(conn, hungUp) }
 
-// watched is an upstream's connection that can be asked often: what a question needs is made
-// once.
+// watched is an upstream's connection. What asking on it needs is made once.
 type watched struct {
 	net.Conn
 	raw  syscall.RawConn // nil for what is no socket
-	look func(fd uintptr)
-	saw  bool
+	turn func(fd uintptr) bool
+
+	// of the request that is asked
+	write   func() error
+	reused  bool
+	began   bool
+	written bool
+	stirred bool
+	err     error // of write
 }
 
 func watch(conn net.Conn) *watched {
 	w := &watched{Conn: conn}
-	w.look = func(fd uintptr) { w.saw = hungUpOrReadable(int(fd)) }
+	w.turn = w.takeTurn
 	if s, ok := conn.(syscall.Conn); ok {
 		w.raw, _ = s.SyscallConn()
 	}
 	return w
 }
 
-// stirred reports whether anything at all has come on a connection on which nothing is
-// expected: its end, or bytes that would be taken for the answer to the next request.
-func (w *watched) stirred() bool {
+var errStirred = errors.New("something has come that nobody asked for")
+
+// ask has write write a request and waits until something comes back, or the read deadline passes.
+// Before, it makes sure that nothing has come to a reused connection; if so, the error is
+// errStirred and nothing is written. What is no socket is neither asked nor waited for.
+//
+// The question to the kernel replaces the read that would find nothing: who reads after it
+// has written must look before it can wait, and here the look comes before the writing.
+func (w *watched) ask(reused bool, write func() error) (written bool, err error) {
 	if w.raw == nil {
-		return false
+		err := write()
+		return err == nil, err
 	}
-	return w.raw.Control(w.look) != nil || w.saw // an error: closed on this side
+	w.write, w.reused, w.began, w.written, w.stirred, w.err = write, reused, false, false, false, nil
+	err = w.raw.Read(w.turn)
+	w.write = nil
+	switch {
+	case w.stirred, err != nil && !w.began && !isTimeout(err): // or closed on this side
+		return false, errStirred
+	case w.err != nil:
+		return false, w.err
+	}
+	return w.written, err
+}
+
+// takeTurn runs first when the wait for something to read has been prepared, and then
+// each time that something may be there. It reports whether the wait is over.
+func (w *watched) takeTurn(fd uintptr) bool {
+	if w.began {
+		return true
+	}
+	w.began = true
+	_, err := peek(int(fd))
+	came := err != unix.EAGAIN
+	if came && w.reused {
+		w.stirred = true
+		return true
+	}
+	w.err = w.write()
+	w.written = w.err == nil
+	return came || !w.written
 }
 
 func ask(conn net.Conn, question func(fd int) bool) bool {
@@ -60,4 +103,11 @@ func rawConn(conn net.Conn) net.Conn {
 		return t.NetConn()
 	}
 	return conn
+}
+
+// peek looks at the first byte that has come, without waiting or taking it.
+func peek(fd int) (int, error) {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n, err
 }

@@ -9,14 +9,3 @@ func hungUp(fd int) bool {
 	n, err := peek(fd)
 	return n == 0 && err == nil || err == unix.ECONNRESET
 }
-
-func hungUpOrReadable(fd int) bool {
-	_, err := peek(fd)
-	return err != unix.EAGAIN
-}
-
-func peek(fd int) (int, error) {
-	var b [1]byte
-	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return n, err
-}

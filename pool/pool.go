@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"sluice/config"
 	"sluice/metrics"
 )
@@ -88,27 +90,38 @@ type Target struct {
 	name       string // the upstream's name for the model
 	Name       []byte // the same as a JSON string
 	ModelField []byte // the one field to send it in, as a JSON string; nil for the client's own
-	Host       []byte
 	BasePath   []byte
-	// Headers replace the client's of the same name; the credential is among them.
-	Headers []Pair
+	// Head is what follows the request's target: the version and the headers that are the same in
+	// each request. Those of the upstream replace the client's; the credential is among them.
+	Head     []byte
+	replaces []string
 	// Query is appended to the client's parameters without those of the same name.
 	Query []byte
 	// QueryNames are the names in Query, decoded.
 	QueryNames []string
 }
 
-// Pair is a header.
-type Pair struct{ Name, Value []byte }
-
 // Replaces reports whether t has a header of its own called name, in any case.
 func (t *Target) Replaces(name []byte) bool {
-	for i := range t.Headers {
-		if strings.EqualFold(string(t.Headers[i].Name), string(name)) {
+	for _, own := range t.replaces {
+		if len(own) == len(name) && strings.EqualFold(own, string(name)) {
 			return true
 		}
 	}
 	return false
+}
+
+// header gives t a header of its own.
+func (t *Target) header(name, value string) {
+	t.replaces = append(t.replaces, name)
+	t.Head = AppendHeader(t.Head, fasthttp.AppendNormalizedHeaderKey(nil, name), []byte(value))
+}
+
+// AppendHeader appends a header's line. Neither name nor value has a character that could end
+// it.
+func AppendHeader(dst, name, value []byte) []byte {
+	dst = append(append(dst, name...), ": "...)
+	return append(append(dst, value...), "\r\n"...)
 }
 
 // Build compiles a configuration. Upstreams whose address is unchanged are those in use,
@@ -185,7 +198,7 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 		name = model
 	}
 	target := &Target{
-		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name), Host: []byte(c.BaseURL.Host),
+		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name),
 		health: u.healthOf(healthKey{model, name}),
 	}
 	target.Member = fmt.Appendf(nil, `"gateway":{"model":%s,"upstream":%s,"attempts":`, quote(model), quote(u.Name))
@@ -193,18 +206,19 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 	if c.ModelField != "" {
 		target.ModelField = quote(c.ModelField)
 	}
+	target.Head = []byte(" HTTP/1.1\r\nHost: " + c.BaseURL.Host + "\r\nAccept-Encoding: identity\r\n")
 	for _, h := range slices.Sorted(maps.Keys(c.Headers)) {
-		target.Headers = append(target.Headers, Pair{[]byte(h), []byte(c.Headers[h].Reveal())})
+		target.header(h, c.Headers[h].Reveal())
 	}
 	switch {
 	case target.Replaces([]byte(c.AuthHeader)):
 		// The operator has written the header out.
 	case c.APIKey != "" && strings.EqualFold(c.AuthHeader, "Authorization"):
-		target.Headers = append(target.Headers, Pair{[]byte("Authorization"), []byte("Bearer " + c.APIKey.Reveal())})
+		target.header("Authorization", "Bearer "+c.APIKey.Reveal())
 	case c.APIKey != "":
-		target.Headers = append(target.Headers, Pair{[]byte(c.AuthHeader), []byte(c.APIKey.Reveal())})
+		target.header(c.AuthHeader, c.APIKey.Reveal())
 	case c.BaseURL.User != nil:
-		target.Headers = append(target.Headers, Pair{[]byte("Authorization"), []byte(basic(c.BaseURL.User))})
+		target.header("Authorization", basic(c.BaseURL.User))
 	}
 	query := url.Values{}
 	for name, value := range c.Query {

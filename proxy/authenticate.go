@@ -1,9 +1,6 @@
 package proxy
 
-import (
-	"bytes"
-	"time"
-)
+import "bytes"
 
 var bearer = []byte("bearer ")
 
@@ -14,7 +11,7 @@ func (r *request) authenticate() *failure {
 		return f
 	}
 	key := r.proxy.keys.Lookup(secret)
-	if key == nil || !key.Spec().Usable(time.Now()) {
+	if key == nil || !key.Spec().Usable(r.began) {
 		return refusal(invalidAPIKey, "", "the API key is unknown, revoked, disabled or expired")
 	}
 	r.key = key

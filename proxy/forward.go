@@ -148,7 +148,7 @@ func (r *request) attempt(a *attempt) verdict {
 	case a.status/100 != 2:
 		return r.refused(a)
 	}
-	h := &r.exchange.Response.Header
+	h := &r.exchange.Response
 	if isEventStream(h.ContentType()) && len(h.ContentEncoding()) == 0 {
 		return r.replyStream(a)
 	}
@@ -159,7 +159,7 @@ func (r *request) attempt(a *attempt) verdict {
 // can be, and kept for that while something else still may.
 func (r *request) refused(a *attempt) verdict {
 	a.took, a.failed, a.cause = time.Since(a.began), true, pool.StatusRefused
-	a.retryAfter = retryAfter(&r.exchange.Response.Header, time.Now())
+	a.retryAfter = retryAfter(&r.exchange.Response, time.Now())
 	if a.status == 429 && a.retryAfter > 0 {
 		a.target.Rest(r.proxy.clock(), a.retryAfter)
 	}
@@ -210,12 +210,14 @@ func (r *request) send(target *pool.Target, now time.Time) error {
 	r.exchange = pool.Acquire()
 	r.upstream = r.rewrite(r.upstream[:0], target)
 	r.writeHead(target)
-	r.exchange.Body = r.upstream
+	r.exchange.Head, r.exchange.Body = r.head, r.upstream
 	r.conn.await(r.exchange)
 	err := r.exchange.Send(target, r.headDeadline(target, now))
-	var e *pool.Error
-	if errors.As(err, &e) && e.Cause == pool.FirstByteTimeout && !r.fields.stream {
-		e.Cause = pool.ResponseTimeout // nobody waits for a first byte here
+	if err != nil && !r.fields.stream {
+		var e *pool.Error
+		if errors.As(err, &e) && e.Cause == pool.FirstByteTimeout {
+			e.Cause = pool.ResponseTimeout // nobody waits for a first byte here
+		}
 	}
 	return err
 }

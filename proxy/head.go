@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -10,14 +11,14 @@ import (
 	"sluice/pool"
 )
 
-// writeHead fills in the upstream request's line and headers.
+// writeHead writes the upstream request's line and headers. Names and values are as the server
+// has read them, which has refused what could end a line.
 func (r *request) writeHead(target *pool.Target) {
-	from, to := &r.ctx.Request.Header, &r.exchange.Request
-	to.SetMethod(fasthttp.MethodPost)
-	to.SetHostBytes(target.Host)
-	r.scratch = append(append(r.scratch[:0], target.BasePath...), r.route.path...)
-	r.scratch = appendQuery(r.scratch, r.ctx.URI().QueryString(), target)
-	to.SetRequestURIBytes(r.scratch)
+	from := &r.ctx.Request.Header
+	b := append(r.head[:0], "POST "...)
+	b = append(append(b, target.BasePath...), r.route.path...)
+	b = appendQuery(b, r.ctx.URI().QueryString(), target)
+	b = append(b, target.Head...)
 
 	hops := ""
 	for name, value := range from.All() {
@@ -25,67 +26,43 @@ func (r *request) writeHead(target *pool.Target) {
 			hops = addTokens(hops, value)
 		}
 	}
+	typed := false
 	for name, value := range from.All() {
-		if !dropped(name, requestDrops, requestDropPrefixes) && !inTokens(hops, name) && !target.Replaces(name) {
-			to.AddBytesKV(name, value)
+		if !requestDrops.has(name) && !inTokens(hops, name) && !target.Replaces(name) {
+			b = pool.AppendHeader(b, name, value)
+			typed = typed || string(name) == fasthttp.HeaderContentType
 		}
 	}
-	if len(to.ContentType()) == 0 {
-		to.SetContentType("application/json")
+	if !typed && !target.Replaces(headerContentType) {
+		b = pool.AppendHeader(b, headerContentType, typeJSON)
 	}
-	for i := range target.Headers {
-		to.AddBytesKV(target.Headers[i].Name, target.Headers[i].Value)
+	b = pool.AppendHeader(b, headerRequestID, r.id)
+	length := 0
+	for _, piece := range r.upstream {
+		length += len(piece)
 	}
-	to.Set("Accept-Encoding", "identity")
-	to.SetBytesV("X-Request-Id", r.id)
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, int64(length), 10)
+	r.head = append(b, "\r\n\r\n"...)
 }
 
-// requestDrops are the client's headers that go no further, in lower case: hop-by-hop
-// ones, credentials, and what would speak for the client where the gateway speaks.
-var requestDrops = set("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+var (
+	headerContentType = []byte(fasthttp.HeaderContentType)
+	typeJSON          = []byte("application/json")
+)
+
+// requestDrops are the client's headers that go no further: hop-by-hop ones, credentials, and
+// what would speak for the client where the gateway speaks.
+var requestDrops = newHeaderList([]string{"proxy-", "x-forwarded-"},
+	"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 	"host", "content-length", "accept-encoding", "expect", "cookie", "authorization", "x-api-key", "api-key",
 	"x-goog-api-key", "openai-organization", "openai-project", "forwarded", "x-request-id", "content-encoding")
 
-var requestDropPrefixes = []string{"proxy-", "x-forwarded-"}
-
 // responseDrops are the upstream's headers that go no further.
-var responseDrops = set("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+var responseDrops = newHeaderList([]string{"x-ratelimit-", "x-sluice-"},
+	"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 	"proxy-authenticate", "proxy-authentication-info", "proxy-connection",
 	"content-length", "date", "set-cookie", "openai-organization", "alt-svc", "x-request-id")
-
-var responseDropPrefixes = []string{"x-ratelimit-", "x-sluice-"}
-
-func set(names ...string) map[string]bool {
-	m := make(map[string]bool, len(names))
-	for _, n := range names {
-		m[n] = true
-	}
-	return m
-}
-
-// dropped reports whether a header, its name in any case, is on a list.
-func dropped(name []byte, names map[string]bool, prefixes []string) bool {
-	var buf [32]byte
-	if len(name) > len(buf) {
-		name = name[:len(buf)] // longer than any on the lists, but maybe of a prefix
-	}
-	lower := buf[:len(name)]
-	for i, c := range name {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		lower[i] = c
-	}
-	if names[string(lower)] {
-		return true
-	}
-	for _, p := range prefixes {
-		if len(lower) >= len(p) && string(lower[:len(p)]) == p {
-			return true
-		}
-	}
-	return false
-}
 
 // addTokens adds what a Connection header names besides keep-alive and close, which is
 // nearly always nothing.

@@ -105,6 +105,7 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 		DisablePreParseMultipartForm: true,
 		NoDefaultServerHeader:        true,
 		NoDefaultContentType:         true,
+		LazyRequestTime:              true, // a request has its own
 		CloseOnShutdown:              true,
 		Concurrency:                  1 << 20,
 		ReadBufferSize:               int(cfg.Limits.Head),

@@ -20,7 +20,7 @@ func (r *request) copyHead(a *attempt) {
 	if !a.failed { // an HTTP error has been noted before
 		a.took = time.Since(a.began)
 	}
-	from, resp := &r.exchange.Response.Header, &r.ctx.Response
+	from, resp := &r.exchange.Response, &r.ctx.Response
 	r.status = a.status
 	resp.SetStatusCode(a.status)
 	hops := ""
@@ -30,7 +30,7 @@ func (r *request) copyHead(a *attempt) {
 		}
 	}
 	for name, value := range from.All() {
-		if !dropped(name, responseDrops, responseDropPrefixes) && !inTokens(hops, name) {
+		if !responseDrops.has(name) && !inTokens(hops, name) {
 			resp.Header.AddBytesKV(name, value)
 		}
 	}
@@ -77,8 +77,8 @@ func (r *request) reply(a *attempt) verdict {
 	}
 	x.SetReadDeadline(until)
 	limit := int(r.snapshot.config.Limits.Response)
-	length := x.Response.Header.ContentLength()
-	whole := isJSON(x.Response.Header.ContentType()) && length <= limit
+	length := x.Response.ContentLength()
+	whole := isJSON(x.Response.ContentType()) && length <= limit
 	body, added, ended, err := r.annotatedAnswer(limit, whole)
 	if err != nil {
 		return r.lost(a, err)
@@ -106,14 +106,14 @@ func (r *request) annotatedAnswer(limit int, whole bool) (body []byte, added int
 	if err != nil {
 		return nil, 0, false, err
 	}
-	body = annotate(buf, room, r.scratch, len(r.exchange.Response.Header.ContentEncoding()) == 0)
+	body = annotate(buf, room, r.scratch, len(r.exchange.Response.ContentEncoding()) == 0)
 	return body, len(body) - (len(buf) - room), ended, nil
 }
 
 // readAnswer reads the body behind room bytes left free: to its end, or until it has more than
 // limit bytes, or, where it is not wanted whole, until its beginning tells what it is.
 func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended bool, err error) {
-	length := r.exchange.Response.Header.ContentLength()
+	length := r.exchange.Response.ContentLength()
 	buf = r.ctx.Response.SwapBody(nil)
 	buf = grow(buf[:0], room+max(0, min(length, limit))+firstRead)[:room]
 	for !ended {
@@ -129,7 +129,7 @@ func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended boo
 			return buf, ended, nil
 		}
 	}
-	if isJSON(r.exchange.Response.Header.ContentType()) && length == untilClose && len(buf) > room && !json.Valid(buf[room:]) {
+	if isJSON(r.exchange.Response.ContentType()) && length == pool.UntilClose && len(buf) > room && !json.Valid(buf[room:]) {
 		return nil, false, errCutShort
 	}
 	return buf, true, nil
@@ -159,10 +159,6 @@ func (r *request) replyHeld() {
 	r.copyHead(&r.attempts[len(r.attempts)-1])
 	r.ctx.Response.SwapBody(r.held)
 }
-
-// untilClose is fasthttp's Content-Length of a body that ends with its connection, so that
-// a cut one looks whole.
-const untilClose = -2
 
 var errCutShort = errors.New("the answer ended with its connection and is not whole JSON")
 
@@ -210,7 +206,7 @@ func annotate(buf []byte, room int, member []byte, may bool) []byte {
 // replyAsItComes hands the answer over to a body that is read while it is sent. size is
 // its length, negative where the upstream named none.
 func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) verdict {
-	if r.exchange.Response.Header.ContentLength() < 0 {
+	if r.exchange.Response.ContentLength() < 0 {
 		size = -1
 	}
 	r.copyHead(a)
@@ -244,7 +240,7 @@ func (r *request) markEnd() {
 func (r *request) handOver() {
 	r.conn.current = nil
 	r.ctx = nil
-	r.exchange.Body, r.fields.model = nil, nil
+	r.exchange.Head, r.exchange.Body, r.fields.model = nil, nil, nil
 	clear(r.upstream[:cap(r.upstream)])
 	if cap(r.body) > keepWhileAnswering {
 		r.proxy.giveBack(r.body)

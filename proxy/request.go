@@ -51,7 +51,8 @@ type request struct {
 	status    int
 	failure   *failure // the gateway's own answer
 	scratch   []byte
-	upstream  [][]byte // the body that goes upstream, in pieces
+	head      []byte   // of the upstream request
+	upstream  [][]byte // its body, in pieces
 }
 
 // jsonState is what JSON is read and built with, pooled together: values live until the
@@ -110,6 +111,7 @@ func (r *request) releaseStruct() {
 		body:     r.body[:0],
 		upstream: r.upstream[:0],
 		scratch:  reuse(r.scratch),
+		head:     r.head[:0],
 		attempts: r.attempts[:0],
 		models:   r.models[:0],
 		fields:   fields{models: r.fields.models[:0]},
