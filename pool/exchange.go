@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http/httputil"
 	"sync"
 	"syscall"
 	"time"
@@ -34,11 +33,13 @@ type Exchange struct {
 	upstream *Upstream
 	link     link
 	reader   *bufio.Reader
-	deadline time.Time // of reads
 	write    func() error
-	chunked  io.Reader // nil for an answer in one piece
-	left     int       // of such a piece; UntilClose for one that the connection's end ends
-	whole    bool      // the body has been read to its end
+	deadline time.Time // of reads
+	armed    time.Time // when the connection's own deadline is: deadline, or before it
+	chunked  bool
+	chunks   chunks
+	left     int  // of a body in one piece; UntilClose for one that the connection's end ends
+	whole    bool // the body has been read to its end
 	cut      bool      // the request was not written to its end
 	open     bool      // between Send and Finish
 
@@ -82,7 +83,7 @@ func Release(x *Exchange) {
 // passed. Finish is called after it, whatever it returned.
 func (x *Exchange) Send(t *Target, deadline time.Time) error {
 	u := t.Upstream
-	x.upstream, x.open, x.whole, x.cut, x.chunked, x.left = u, true, false, false, nil, 0
+	x.upstream, x.open, x.whole, x.cut, x.chunked, x.left = u, true, false, false, false, 0
 	u.inFlight.Add(1)
 	u.requests.Add(1)
 	u.budget.sent.add(u.clock(), tallyOne)
@@ -136,7 +137,7 @@ func (x *Exchange) connect(t *Target, deadline time.Time) error {
 func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	conn := x.link.Conn()
 	began := time.Now()
-	x.deadline = deadline
+	x.deadline, x.armed = deadline, deadline
 	if err := conn.SetDeadline(deadline); err != nil {
 		return true, err
 	}
@@ -198,13 +199,11 @@ func (x *Exchange) readHead() error {
 	case status < 200, status == fasthttp.StatusNoContent, status == fasthttp.StatusNotModified:
 		x.left = 0
 	case x.Response.ContentLength() == -1:
-		// It gives out all chunks that have arrived together, where the library's own
-		// reader gives one at a time.
-		x.chunked = httputil.NewChunkedReader(x.reader)
+		x.chunked, x.chunks = true, chunks{}
 	default:
 		x.left = x.Response.ContentLength()
 	}
-	x.whole = x.chunked == nil && x.left == 0
+	x.whole = !x.chunked && x.left == 0
 	return nil
 }
 
@@ -253,14 +252,14 @@ func (x *Exchange) Read(p []byte) (int, error) {
 
 func (x *Exchange) readBody(p []byte) (n int, err error) {
 	switch {
-	case x.chunked != nil:
-		return x.chunked.Read(p)
+	case x.chunked:
+		return x.readChunks(p)
 	case x.left == 0:
 		return 0, io.EOF
 	case x.left == UntilClose:
-		return x.reader.Read(p)
+		return x.receive(p)
 	}
-	n, err = x.reader.Read(p[:min(len(p), x.left)])
+	n, err = x.receive(p[:min(len(p), x.left)])
 	x.left -= n
 	switch {
 	case x.left == 0:
@@ -271,17 +270,67 @@ func (x *Exchange) readBody(p []byte) (n int, err error) {
 	return n, err
 }
 
+func (x *Exchange) readChunks(p []byte) (n int, err error) {
+	for n == 0 && !x.chunks.ended {
+		if n, err = x.receive(p); n == 0 {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, err
+		}
+		if n, err = x.chunks.decode(p[:n]); err != nil {
+			return n, err
+		}
+	}
+	if x.chunks.ended {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// receive reads what comes from the upstream: first what came with the answer's head. Then
+// the buffer for that is given back, for the rest may take long.
+func (x *Exchange) receive(p []byte) (int, error) {
+	if x.reader != nil {
+		if x.reader.Buffered() > 0 {
+			return x.reader.Read(p)
+		}
+		x.releaseReader()
+	}
+	conn := x.link.Conn()
+	for {
+		n, err := conn.Read(p)
+		if n > 0 || err == nil || !isTimeout(err) || !time.Now().Before(x.deadline) {
+			return n, err
+		}
+		x.arm()
+	}
+}
+
+func (x *Exchange) releaseReader() {
+	x.upstream.client.ReleaseReader(x.reader)
+	x.reader = nil
+}
+
 // Ready reports whether the next Read returns without waiting for the upstream.
 func (x *Exchange) Ready() bool {
-	return x.chunked == nil && x.reader != nil && x.reader.Buffered() > 0
+	return !x.chunked && x.reader != nil && x.reader.Buffered() > 0
 }
 
 // SetReadDeadline bounds the reads that follow. They are bounded by Send's deadline before.
+//
+// A stream has a later one at each event. Moving the connection's is not cheap, so that stays
+// behind until it has passed.
 func (x *Exchange) SetReadDeadline(t time.Time) {
-	if !t.Equal(x.deadline) {
-		x.deadline = t
-		_ = x.link.Conn().SetReadDeadline(t)
+	x.deadline = t
+	if t.Before(x.armed) {
+		x.arm()
 	}
+}
+
+func (x *Exchange) arm() {
+	x.armed = x.deadline
+	_ = x.link.Conn().SetReadDeadline(x.deadline)
 }
 
 // Abort ends x from another goroutine: what waits for the upstream returns an error with
@@ -325,14 +374,10 @@ func (x *Exchange) keep() bool {
 	if x.cut || x.Response.ConnectionClose() || x.left == UntilClose {
 		return false
 	}
-	if x.chunked != nil {
-		// What follows the last chunk: an empty line, seldom a trailer. It is not waited for.
-		if end, err := x.reader.Peek(min(2, x.reader.Buffered())); err != nil || string(end) != "\r\n" {
-			return false
-		}
-		_, _ = x.reader.Discard(2)
+	if x.chunked && !x.chunks.clean { // a trailer, or not all has come: neither is waited for
+		return false
 	}
-	return x.reader.Buffered() == 0
+	return x.reader == nil || x.reader.Buffered() == 0
 }
 
 // drop parts x from its connection.
@@ -341,10 +386,9 @@ func (x *Exchange) drop(keep bool) {
 	x.live = nil
 	keep = keep && !x.aborted
 	x.mu.Unlock()
-	x.chunked, x.left = nil, 0
+	x.chunked, x.left = false, 0
 	if x.reader != nil {
-		x.upstream.client.ReleaseReader(x.reader)
-		x.reader = nil
+		x.releaseReader()
 	}
 	x.link.release(keep)
 	x.link = nil

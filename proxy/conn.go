@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,9 @@ type clientConn struct {
 	// the server closes idle connections from another goroutine.
 	linger atomic.Bool
 	armed  time.Time // until when the write deadline certainly is
+	broken error     // of a write: what follows would begin in the middle of something
+	// streamed is a stream whose head has not been written yet.
+	streamed atomic.Pointer[stream]
 
 	closed atomic.Bool
 
@@ -49,26 +53,55 @@ type clientConn struct {
 	since   uint64    // the sweep before the request began; written while nothing waits
 }
 
-// Write bounds how long the client may take nothing.
+// Write is the server's way to the client. The head of a stream's answer is left to the stream,
+// whose goroutine writes until it ends, and the server after that.
 func (c *clientConn) Write(b []byte) (n int, err error) {
+	if c.streamed.Load() == nil {
+		return c.send(b)
+	}
+	// Only a full buffer, or a head that does not fit into one, leaves without a flush. In the
+	// first case the head's end is still to come.
+	if len(b) >= serverBuffer {
+		n, err = c.send(b)
+		if err != nil || !bytes.HasSuffix(b, emptyLine) {
+			return n, err
+		}
+		b = nil
+	}
+	c.streamed.Swap(nil).begin(b)
+	return n + len(b), nil
+}
+
+var emptyLine = []byte("\r\n\r\n")
+
+// send bounds how long the client may take nothing.
+func (c *clientConn) send(b []byte) (n int, err error) {
+	if c.broken != nil {
+		return 0, c.broken
+	}
 	limit := c.all.writeTimeout()
 	for {
 		// The deadline is moved only when a good part of it is over: moving it takes
 		// longer than finding that out.
 		if now := time.Now(); c.armed.Sub(now) < limit-limit/8 {
 			c.armed = now.Add(limit)
-			if err := c.Conn.SetWriteDeadline(c.armed); err != nil {
-				return n, err
+			if c.broken = c.Conn.SetWriteDeadline(c.armed); c.broken != nil {
+				return n, c.broken
 			}
 		}
 		piece := b[n:min(len(b), n+writePiece)]
 		m, err := c.Conn.Write(piece)
 		n += m
-		if err != nil || n == len(b) {
+		if c.broken = err; err != nil || n == len(b) {
 			return n, err
 		}
 	}
 }
+
+// toClient is a stream's way to its client.
+type toClient struct{ conn *clientConn }
+
+func (t toClient) Write(b []byte) (int, error) { return t.conn.send(b) }
 
 // SetReadDeadline bounds reads, the one under way too. The sweep enforces it, up to sweepEvery
 // late: there are three for each request, and a timer's is moved at the cost of them all.
@@ -91,6 +124,9 @@ func (c *clientConn) Close() error {
 	}
 	c.all.remove(c)
 	_ = c.SetReadDeadline(time.Time{}) // discard has its own
+	if s := c.streamed.Swap(nil); s != nil {
+		s.verdict <- true // what it writes fails: there is no head
+	}
 	// A stream may still wait for its upstream: the server closes a connection that it
 	// cannot write to without asking it.
 	if c.abort(pool.ClientLeft) {

@@ -49,6 +49,9 @@ type Proxy struct {
 	bodies sync.Pool // of *[]byte, each larger than keepBuffer
 }
 
+// serverBuffer is what the server gathers of an answer before it writes.
+const serverBuffer = 16 << 10
+
 // snapshot is one configuration, compiled. A request uses one from its first to its last
 // byte.
 type snapshot struct {
@@ -109,7 +112,7 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 		CloseOnShutdown:              true,
 		Concurrency:                  1 << 20,
 		ReadBufferSize:               int(cfg.Limits.Head),
-		WriteBufferSize:              16 << 10,
+		WriteBufferSize:              serverBuffer,
 		// Of a longer body only this much is read before the handler is called, which reads
 		// the rest: a key and a place come first. limits.body is held there.
 		MaxRequestBodySize: 1,

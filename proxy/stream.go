@@ -23,19 +23,26 @@ const (
 // SetBodyStreamWriter, reads the upstream from the first byte on; the handler waits for the
 // first event and gives its verdict: pass on, or drop. With the verdict to pass on the
 // stream becomes the owner of the request and finishes it.
+//
+// The verdict to pass on reaches the goroutine with the answer's head, when the server writes
+// that. From there on it writes to the client's connection itself, while the server waits at
+// the other end of an empty pipe for the body's end: through the pipe each event would wake
+// another goroutine, and leave in pieces of 4 KiB.
 type stream struct {
 	proxy   *Proxy
 	r       *request
 	target  *pool.Target
-	w       chan *bufio.Writer // from the goroutine: what it writes to
-	first   chan error         // from the goroutine: the first event is there, or the attempt failed
-	verdict chan bool          // from the handler: true is pass on
+	conn    *clientConn
+	first   chan error // to the handler: the first event is there, or the attempt failed
+	verdict chan bool  // to the goroutine: true is pass on
 
 	reader sse.Reader
 	writer sse.Writer
 	event  sse.Event
 	held   []byte // comments before the first event
 	member []byte
+
+	keepalive, silent time.Duration
 
 	annotated bool
 	ended     bool      // a terminator has passed
@@ -49,7 +56,7 @@ type stream struct {
 func (p *Proxy) acquireStream() *stream {
 	s, _ := p.streams.Get().(*stream)
 	if s == nil {
-		s = &stream{proxy: p, w: make(chan *bufio.Writer, 1), first: make(chan error, 1), verdict: make(chan bool, 1)}
+		s = &stream{proxy: p, first: make(chan error, 1), verdict: make(chan bool, 1)}
 	}
 	return s
 }
@@ -58,7 +65,7 @@ func (p *Proxy) acquireStream() *stream {
 // try, the head goes out without it after a silence of stream_keepalive.
 func (r *request) replyStream(a *attempt) verdict {
 	s := r.proxy.acquireStream()
-	s.r, s.target = r, a.target
+	s.r, s.target, s.conn = r, a.target, r.conn
 	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
 		s.until = a.began.Add(total)
 	}
@@ -81,14 +88,13 @@ func (r *request) replyStream(a *attempt) verdict {
 		_ = r.ctx.Response.CloseBodyStream()
 	}()
 
-	keepalive := a.target.Timeouts.StreamKeepalive.Std()
+	s.keepalive, s.silent = a.target.Timeouts.StreamKeepalive.Std(), 0
 	var silence <-chan time.Time
 	if r.last {
-		timer := time.NewTimer(keepalive)
+		timer := time.NewTimer(s.keepalive)
 		defer timer.Stop()
 		silence = timer.C
 	}
-	silent := time.Duration(0)
 	select {
 	case err := <-s.first:
 		received = true
@@ -96,19 +102,26 @@ func (r *request) replyStream(a *attempt) verdict {
 			return r.lostStream(a, err)
 		}
 	case <-silence:
-		silent = keepalive
+		s.silent = s.keepalive
 	}
 	r.stream = true
-	s.writer.Start(<-s.w, keepalive, silent)
 	r.copyHead(a)
 	h := &r.ctx.Response.Header
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
 	r.markEnd()
+	r.ctx.Response.ImmediateHeaderFlush = true
+	r.conn.streamed.Store(s)
 	r.handOver()
 	decided = true
-	s.verdict <- true
 	return answered
+}
+
+// begin is the verdict to pass on. head is the answer's, which the server has written; nil if it
+// has gone out, or never will.
+func (s *stream) begin(head []byte) {
+	s.writer.Start(toClient{s.conn}, head, s.keepalive, s.silent)
+	s.verdict <- true
 }
 
 // firstEventDeadline is until when the first event must be there, whatever the request
@@ -144,8 +157,7 @@ func streamCause(err error, began bool) pool.Cause {
 }
 
 // run is the stream's goroutine.
-func (s *stream) run(w *bufio.Writer) {
-	s.w <- w
+func (s *stream) run(*bufio.Writer) {
 	err := s.readFirst()
 	s.first <- err
 	if !s.passing && !<-s.verdict {
@@ -359,12 +371,11 @@ func (s *stream) release() {
 	} else {
 		s.reader.Reset(nil, 0, nil)
 	}
-	s.r, s.target, s.event = nil, nil, sse.Event{}
+	s.r, s.target, s.conn, s.event = nil, nil, nil, sse.Event{}
 	s.held, s.member = s.held[:0], s.member[:0]
 	s.annotated, s.ended, s.last, s.began, s.passing, s.until, s.drained = false, false, false, false, false, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it
 	case <-s.first:
-	case <-s.w:
 	default:
 	}
 	s.proxy.streams.Put(s)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/valyala/fastjson"
 
@@ -13,10 +12,14 @@ import (
 // nothing can follow it. A chunk with a finish_reason is often followed by one with usage
 // and by [DONE].
 //
-// No event is decoded to find that out: two names are looked for, and only an event in which one
-// of them has a value that ends an answer is parsed. Looking is most of what a short event costs.
+// No event is decoded to find that out. The names that matter all have an underscore or a dot in
+// them, which are rare, and quickly found; only an event in which one of them stands is parsed.
+// Inside a JSON string its quotes would be escaped.
 func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
-	data := bytes.TrimLeft(e.Data, " \t\n")
+	data := e.Data
+	for len(data) > 0 && (data[0] == ' ' || data[0] == '\t' || data[0] == '\n') {
+		data = data[1:]
+	}
 	if len(data) < len("[DONE]") {
 		return false, false
 	}
@@ -24,47 +27,50 @@ func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
 		done := bytes.Equal(bytes.TrimSpace(data), doneData)
 		return done, done
 	}
-	if named(data, finishReason, notNull) && hasFinishReason(data, parser) {
-		return true, false
+	finish, final := marked(data)
+	if final = final && hasFinalType(data, parser); final {
+		return true, true
 	}
-	final := named(data, typeName, isFinalType) && hasFinalType(data, parser)
-	return final, final
+	return finish && hasFinishReason(data, parser), false
 }
 
-// named reports whether name, given with its quotes, is the name of a value for which is is
-// true, at any depth. Inside a JSON string the quotes would be escaped, so what matches is a name
-// or a whole string.
-func named(data, name []byte, is func(value []byte) bool) bool {
-	for {
-		i := bytes.Index(data, name)
-		if i < 0 {
-			return false
-		}
-		data = data[i+len(name):]
-		if at := skipSpace(data, 0); at < len(data) && data[at] == ':' && is(data[skipSpace(data, at+1):]) {
-			return true
+// marked reports whether an event may have a finish_reason that is not null, and whether it may be
+// of a final type.
+func marked(data []byte) (finish, final bool) {
+	for at := bytes.IndexByte(data, '_'); at >= 0; at = next(data, at, '_') {
+		switch {
+		case around(data, at, `"finish`, `reason"`):
+			value := skipSpace(data, at+len(`_reason"`))
+			finish = finish || value < len(data) && data[value] == ':' && !bytes.HasPrefix(data[skipSpace(data, value+1):], null)
+		case around(data, at, `"message`, `stop"`):
+			final = true
 		}
 	}
+	for at := bytes.IndexByte(data, '.'); at >= 0; at = next(data, at, '.') {
+		if around(data, at, `"response`, `completed"`) || around(data, at, `"response`, `incomplete"`) || around(data, at, `"response`, `failed"`) {
+			final = true
+		}
+	}
+	return finish, final
 }
 
-func notNull(value []byte) bool { return !bytes.HasPrefix(value, null) }
-
-func isFinalType(value []byte) bool {
-	for _, name := range finalTypes {
-		if bytes.HasPrefix(value, name) {
-			return true
-		}
+// next is where c stands again behind at, -1 if nowhere.
+func next(data []byte, at int, c byte) int {
+	if i := bytes.IndexByte(data[at+1:], c); i >= 0 {
+		return at + 1 + i
 	}
-	return false
+	return -1
+}
+
+// around reports what stands before and behind the byte at a place.
+func around(data []byte, at int, before, behind string) bool {
+	return at >= len(before) && at+1+len(behind) <= len(data) &&
+		string(data[at-len(before):at]) == before && string(data[at+1:at+1+len(behind)]) == behind
 }
 
 var (
-	doneData     = []byte("[DONE]")
-	finishReason = []byte(`"finish_reason"`)
-	typeName     = []byte(`"type"`)
-	null         = []byte("null")
-	// Anthropic's and the Responses API's, with quotes.
-	finalTypes = [][]byte{[]byte(`"message_stop"`), []byte(`"response.completed"`), []byte(`"response.incomplete"`), []byte(`"response.failed"`)}
+	doneData = []byte("[DONE]")
+	null     = []byte("null")
 )
 
 func hasFinalType(data []byte, parser *fastjson.Parser) bool {
@@ -72,8 +78,11 @@ func hasFinalType(data []byte, parser *fastjson.Parser) bool {
 	if err != nil {
 		return false
 	}
-	typ := v.GetStringBytes("type")
-	return slices.ContainsFunc(finalTypes, func(name []byte) bool { return bytes.Equal(typ, name[1:len(name)-1]) })
+	switch string(v.GetStringBytes("type")) { // Anthropic's and the Responses API's
+	case "message_stop", "response.completed", "response.incomplete", "response.failed":
+		return true
+	}
+	return false
 }
 
 func hasFinishReason(data []byte, parser *fastjson.Parser) bool {

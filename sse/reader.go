@@ -42,19 +42,21 @@ func (e *Event) HasData() bool { return e.DataAt >= 0 }
 
 // Reader cuts a Source into Events. Make it ready with Reset.
 type Reader struct {
-	src   Source
-	max   int
-	idle  func() error
-	buf   []byte
-	begin int   // of the block being read
-	line  int   // of its line being read
-	look  int   // everything before has no line end, or is done with
-	end   int   // of what has been read
-	err   error // from src, given out when the buffer is spent
-	some  bool  // the block has a line that is neither blank nor a comment
-	first bool  // no block yet: a byte order mark may stand here
-	cr    bool  // the last block ended in CR: a LF that follows belongs to it
-	join  []byte
+	src     Source
+	max     int
+	idle    func() error
+	buf     []byte
+	begin   int   // of the block being read
+	line    int   // of its line being read
+	look    int   // everything before has no line end, or is done with
+	end     int   // of what has been read
+	returns bool  // a CR has come
+	filled  bool  // the last read left no room: more has come
+	err     error // from src, given out when the buffer is spent
+	some    bool  // the block has a line that is neither blank nor a comment
+	first   bool  // no block yet: a byte order mark may stand here
+	cr      bool  // the last block ended in CR: a LF that follows belongs to it
+	join    []byte
 }
 
 // Reset makes r read from src. An event longer than max bytes is an error. idle, if
@@ -66,6 +68,12 @@ func (r *Reader) Reset(src Source, max int, idle func() error) {
 
 // Size is how many bytes of buffer the Reader holds on to.
 func (r *Reader) Size() int { return cap(r.buf) + cap(r.join) }
+
+// A stream begins with the small buffer; one that comes faster than it is read gets the other.
+const (
+	firstRead = 4 << 10
+	fastRead  = 16 << 10
+)
 
 // Next returns the next block in e. The error is io.EOF after the last; a stream that
 // ends inside a block gives that rest, without its missing line ends, with a nil error
@@ -103,7 +111,7 @@ func (r *Reader) scan() int {
 		}
 	}
 	for r.look < r.end {
-		i := lineEnd(r.buf[r.look:r.end])
+		i := r.lineEnd(r.buf[r.look:r.end])
 		if i < 0 {
 			r.look = r.end
 			return 0
@@ -146,8 +154,12 @@ func (r *Reader) fill() error {
 	if r.end-r.begin >= r.max {
 		return ErrTooLong
 	}
-	if r.end == len(r.buf) {
-		bigger := make([]byte, min(max(2*len(r.buf), 4096), r.max))
+	if r.end == len(r.buf) || r.filled && len(r.buf) < fastRead {
+		size := max(2*len(r.buf), firstRead)
+		if r.filled {
+			size = max(size, fastRead)
+		}
+		bigger := make([]byte, min(size, r.max))
 		copy(bigger, r.buf[:r.end])
 		r.buf = bigger
 	}
@@ -157,7 +169,9 @@ func (r *Reader) fill() error {
 		}
 	}
 	n, err := r.src.Read(r.buf[r.end:])
+	r.returns = r.returns || bytes.IndexByte(r.buf[r.end:r.end+n], '\r') >= 0
 	r.end += n
+	r.filled = r.end == len(r.buf)
 	r.err = err
 	return nil
 }
@@ -177,7 +191,7 @@ func (r *Reader) parse(e *Event, raw []byte) {
 	for at < len(raw) {
 		line := raw[at:]
 		next := len(raw)
-		if i := lineEnd(line); i >= 0 {
+		if i := r.lineEnd(line); i >= 0 {
 			line, next = line[:i], at+i+1
 		}
 		name, value, _ := bytes.Cut(line, colon)
@@ -206,8 +220,11 @@ func (r *Reader) parse(e *Event, raw []byte) {
 var colon = []byte{':'}
 
 // lineEnd is where the first LF or CR of b stands, -1 without one.
-func lineEnd(b []byte) int {
+func (r *Reader) lineEnd(b []byte) int {
 	lf := bytes.IndexByte(b, '\n')
+	if !r.returns {
+		return lf
+	}
 	if lf >= 0 {
 		b = b[:lf]
 	}

@@ -1,7 +1,6 @@
 package sse
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -223,7 +222,7 @@ func BenchmarkPipe(b *testing.B) {
 	var w Writer
 	var e Event
 	r.Reset(src, 1<<20, nil)
-	w.Start(bufio.NewWriter(io.Discard), time.Hour, 0)
+	w.Start(io.Discard, nil, time.Hour, 0)
 	defer w.Stop()
 	left := make([][]byte, 1)
 	b.SetBytes(int64(len(sixteen)))

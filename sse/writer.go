@@ -1,8 +1,8 @@
 package sse
 
 import (
-	"bufio"
 	"errors"
+	"io"
 	"sync"
 	"time"
 )
@@ -13,24 +13,44 @@ const KeepAlive = ": keep-alive\n"
 
 var errStopped = errors.New("stream writer is stopped")
 
-// Writer passes blocks on to a flushing writer and sends KeepAlive whenever nothing
-// has been written for a while. Its methods may be called from several goroutines.
+// Writer passes blocks on as chunks of an HTTP/1.1 body (RFC 9112, section 7.1), what was
+// written between two flushes in one chunk and one Write, and sends KeepAlive whenever nothing
+// has been written for a while. The last chunk, which is empty, is left to others. Its methods
+// may be called from several goroutines.
 type Writer struct {
 	mu    sync.Mutex
-	w     *bufio.Writer // nil before Start and after Stop
+	dst   io.Writer // nil before Start and after Stop
+	buf   *[bufferSize]byte
+	chunk int // where in buf the chunk begins: what comes before is no part of the body
+	end   int // of what is in buf
 	every time.Duration
 	last  time.Time // when something left
 	timer *time.Timer
 	err   error
 }
 
+// A buffer is held only while something is in it: of many streams, few are about to write.
+const (
+	bufferSize = 16 << 10
+	sizeLine   = len("3ff0\r\n") // before the chunk's bytes
+	lineEnds   = len("\r\n")     // behind them
+)
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
 // Start makes w write to dst, with a keep-alive after each every of silence. silent is
-// how long there has been silence already.
-func (w *Writer) Start(dst *bufio.Writer, every, silent time.Duration) {
+// how long there has been silence already. before is sent with the first chunk, in front of it:
+// the head of the answer.
+func (w *Writer) Start(dst io.Writer, before []byte, every, silent time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.w, w.every, w.err = dst, every, nil
+	w.dst, w.every, w.err = dst, every, nil
 	w.last = time.Now().Add(-silent)
+	if len(before) > bufferSize/2 {
+		_, w.err = dst.Write(before)
+	} else if len(before) > 0 {
+		w.fill(before)
+	}
 	wait := max(0, every-silent)
 	if w.timer == nil {
 		w.timer = time.AfterFunc(wait, w.keepAlive)
@@ -39,13 +59,28 @@ func (w *Writer) Start(dst *bufio.Writer, every, silent time.Duration) {
 	}
 }
 
+// fill takes a buffer with before at its beginning.
+func (w *Writer) fill(before []byte) {
+	w.buf = buffers.Get().(*[bufferSize]byte)
+	w.chunk = copy(w.buf[:], before)
+	w.end = w.chunk + sizeLine
+}
+
 // Stop ends the Writer, if it was started: when it returns, nothing more reaches dst.
 func (w *Writer) Stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.w != nil {
-		w.w = nil
+	if w.dst != nil {
+		w.dst = nil
 		w.timer.Stop()
+		w.giveBack()
+	}
+}
+
+func (w *Writer) giveBack() {
+	if w.buf != nil {
+		buffers.Put(w.buf)
+		w.buf = nil
 	}
 }
 
@@ -54,45 +89,84 @@ func (w *Writer) Stop() {
 func (w *Writer) Write(parts ...[]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.write(parts...)
+}
+
+func (w *Writer) write(parts ...[]byte) error {
 	switch {
 	case w.err != nil:
 		return w.err
-	case w.w == nil:
+	case w.dst == nil:
 		return errStopped
 	}
-	before := w.w.Buffered()
+	size := 0
 	for _, b := range parts {
-		if w.err != nil {
-			break
+		size += len(b)
+	}
+	const full = bufferSize - lineEnds
+	if w.buf != nil && w.end+size > full && w.flush() != nil {
+		return w.err
+	}
+	for _, b := range parts {
+		for len(b) > 0 {
+			if w.buf == nil {
+				w.fill(nil)
+			}
+			n := copy(w.buf[w.end:full], b)
+			w.end += n
+			b = b[n:]
+			if len(b) > 0 && w.flush() != nil {
+				return w.err
+			}
 		}
-		before += len(b)
-		_, w.err = w.w.Write(b)
 	}
-	if w.w.Buffered() != before { // it was full, and has left without Flush
-		w.last = time.Now()
-	}
-	return w.err
+	return nil
 }
 
 // Flush sends what is buffered.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	switch {
+	case w.err != nil:
+		return w.err
+	case w.dst == nil:
+		return errStopped
+	}
 	return w.flush()
 }
 
 func (w *Writer) flush() error {
-	switch {
-	case w.err != nil:
-		return w.err
-	case w.w == nil:
-		return errStopped
-	case w.w.Buffered() == 0:
+	if w.buf == nil {
 		return nil
 	}
-	w.err = w.w.Flush()
+	_, w.err = w.dst.Write(w.framed())
+	w.giveBack()
 	w.last = time.Now()
 	return w.err
+}
+
+// framed is what is buffered, with the chunk's framing.
+func (w *Writer) framed() []byte {
+	size := w.end - w.chunk - sizeLine
+	if size == 0 {
+		return w.buf[:w.chunk] // an empty chunk would be the last
+	}
+	// Written backwards, without leading zeros; what came before moves up to it.
+	const digits = "0123456789abcdef"
+	at := w.chunk + sizeLine
+	at--
+	w.buf[at] = '\n'
+	at--
+	w.buf[at] = '\r'
+	for ; size > 0; size >>= 4 {
+		at--
+		w.buf[at] = digits[size&15]
+	}
+	begin := at - w.chunk
+	copy(w.buf[begin:at], w.buf[:w.chunk])
+	n := copy(w.buf[w.end:], "\r\n")
+	return w.buf[begin : w.end+n]
 }
 
 // keepAlive runs on the timer. The timer is not moved at each event; it finds out here
@@ -100,19 +174,18 @@ func (w *Writer) flush() error {
 func (w *Writer) keepAlive() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.w == nil || w.err != nil {
+	if w.dst == nil || w.err != nil {
 		return
 	}
 	left := w.every - time.Since(w.last)
-	switch {
-	case left > 0:
-	case w.w.Buffered() > 0: // somebody is about to flush: there is no silence
-		if w.flush() != nil {
-			return
+	if left <= 0 {
+		// If somebody is about to flush there is no silence, but for a head alone.
+		if w.buf == nil || w.end == w.chunk+sizeLine {
+			if w.write([]byte(KeepAlive)) != nil {
+				return
+			}
 		}
-		left = w.every
-	default:
-		if _, w.err = w.w.WriteString(KeepAlive); w.err != nil || w.flush() != nil {
+		if w.flush() != nil {
 			return
 		}
 		left = w.every

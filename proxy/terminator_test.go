@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/valyala/fastjson"
+
+	"sluice/sse"
+)
+
+// TestTerminatorIsWhatDecodingSays: the quick look finds every end that decoding each event
+// would find, and no other.
+func TestTerminatorIsWhatDecodingSays(t *testing.T) {
+	values := []string{`null`, `"stop"`, `"length"`, ` "stop"`, `{"finish_reason":"stop"}`, `"message_stop"`, `"response.completed"`,
+		`"response.incomplete"`, `"response.failed"`, `"response.created"`, `"content_block_stop"`, `"a_b.c"`, `"\"finish_reason\":\"stop\""`, `[]`, `1`}
+	shapes := []string{`{"type":%s}`, `{"a":1, "type" : %s}`, `{"choices":[{"finish_reason":%s}]}`, `{"choices":[{"delta":{"content":"_."},"finish_reason" : %s},{"finish_reason":null}]}`,
+		`{"delta":{"finish_reason":%s}}`, `{"message":{"type":%s}}`, `{"choices":[{"delta":{"content":%s}}]}`, `{"finish_reason":%s}`, `[%s]`, `{"type":"message_stop","choices":[{"finish_reason":%s}]}`}
+	var parser fastjson.Parser
+	for _, shape := range shapes {
+		for _, value := range values {
+			data := fmt.Sprintf(shape, value)
+			var decoded struct {
+				Type    any `json:"type"`
+				Choices []struct {
+					FinishReason any `json:"finish_reason"`
+				} `json:"choices"`
+			}
+			wantEnds, wantLast := false, false
+			if json.Unmarshal([]byte(data), &decoded) == nil {
+				switch decoded.Type {
+				case "message_stop", "response.completed", "response.incomplete", "response.failed":
+					wantEnds, wantLast = true, true
+				}
+				for _, c := range decoded.Choices {
+					wantEnds = wantEnds || c.FinishReason != nil
+				}
+			}
+			for _, before := range []string{"", " \t", strings.Repeat(" ", 100)} {
+				if ends, last := terminator(&sse.Event{Data: []byte(before + data)}, &parser); ends != wantEnds || last != wantLast {
+					t.Errorf("%q: %v %v, decoded it says %v %v", data, ends, last, wantEnds, wantLast)
+				}
+			}
+			for cut := range len(data) { // nothing breaks on less
+				terminator(&sse.Event{Data: []byte(data[:cut])}, &parser)
+			}
+		}
+	}
+	for data, want := range map[string]bool{"[DONE]": true, " [DONE] ": true, "[DONE": false, "[DONE]x": false, "": false, "done": false} {
+		if ends, last := terminator(&sse.Event{Data: []byte(data)}, &parser); ends != want || last != want {
+			t.Errorf("%q: %v %v", data, ends, last)
+		}
+	}
+}
