@@ -13,6 +13,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
 	"sluice/config"
 	"sluice/internal/upstreamtest"
 )
@@ -64,5 +66,15 @@ func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Sig
 		fmt.Fprintln(stderr, *path+": ok")
 		return nil
 	}
-	return serve(ctx, *path, cfg, digest, slog.New(slog.NewJSONHandler(stderr, nil)), hup, ready)
+	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	boundMemory(log)
+	return serve(ctx, *path, cfg, digest, log, hup, ready)
+}
+
+// boundMemory has the garbage collector run more often rather than let the process grow past 90% of what its
+// cgroup, or else the machine, gives it. GOMEMLIMIT in the environment goes before.
+func boundMemory(log *slog.Logger) {
+	_, _ = memlimit.Set( // an error is logged there
+		memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)),
+		memlimit.WithLogger(log))
 }

@@ -90,13 +90,13 @@ type whole struct {
 	clients handed
 }
 
-func startWhole(t testing.TB, answer string) *whole {
+func startWhole(t testing.TB, config, answer string) *whole {
 	t.Helper()
 	clients := make(handed)
 	dial := func(context.Context, string, string) (net.Conn, error) {
 		return &repeater{says: []byte(answer), left: 1 << 60}, nil
 	}
-	g := startOn(t, oneModel, "127.0.0.1:1", clients, dial)
+	g := startOn(t, config, "127.0.0.1:1", clients, dial)
 	many, places, minute := int64(1_000_000_000), int64(1000), keys.Period(time.Minute)
 	_, g.secret = g.key(keys.Spec{Name: "many", Limits: keys.Limits{Requests: &many, Period: &minute, Concurrent: &places}})
 	return &whole{g, clients}
@@ -139,7 +139,7 @@ func TestNothingIsAllocated(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which empties pools
 	for name, most := range map[string]float64{"plain": 1, "stream": 15} {
 		t.Run(name, func(t *testing.T) {
-			w := startWhole(t, wholeAnswers[name])
+			w := startWhole(t, oneModel, wholeAnswers[name])
 			w.run(100, chatBody)
 			const n = 2000
 			var before, after runtime.MemStats
@@ -160,10 +160,31 @@ func BenchmarkRequest(b *testing.B) {
 		{"300B", wholeAnswers["plain"], chatBody}, {"10KB", wholeAnswers["plain"], body10K}, {"stream", wholeAnswers["stream"], chatBody},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			w := startWhole(b, c.answer)
+			w := startWhole(b, oneModel, c.answer)
 			b.ReportAllocs()
 			b.ResetTimer()
 			w.run(b.N, c.body)
 		})
 	}
+}
+
+// BenchmarkRequestAmongModels is the same beside other models. (What other keys cost is in keys'
+// BenchmarkLookup.)
+func BenchmarkRequestAmongModels(b *testing.B) {
+	for _, n := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("models=%d", n), func(b *testing.B) {
+			config := strings.Replace(oneModel, "models: {", "models: {"+manyModels(n-1), 1)
+			w := startWhole(b, config, wholeAnswers["plain"])
+			b.ResetTimer()
+			w.run(b.N, chatBody)
+		})
+	}
+}
+
+func manyModels(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "m%d: {targets: [{upstream: up}]},\n", i)
+	}
+	return b.String()
 }
