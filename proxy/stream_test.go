@@ -2,11 +2,15 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/internal/upstreamtest"
 	"sluice/sse"
@@ -397,5 +401,84 @@ func TestPanicInAStream(t *testing.T) {
 	// Reading without a snapshot dereferences nil.
 	if err := s.readFirst(); err != errPanic {
 		t.Errorf("a panic while waiting for the first event became %v", err)
+	}
+}
+
+// TestHeadOfAStreamHoweverTheServerWritesIt: with an answer before it still in the server's buffer,
+// or larger than that buffer, it comes whole and in order.
+func TestHeadOfAStreamHoweverTheServerWritesIt(t *testing.T) {
+	var before, big int
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, r *upstreamtest.Recorded) {
+		if !bytes.Contains(r.Body, []byte(`"stream":true`)) {
+			_, _ = io.WriteString(conn, reply("200 OK", "text/plain", strings.Repeat("p", before)))
+			return
+		}
+		_, _ = io.WriteString(conn, strings.Replace(streamHead, "\r\n\r\n", "\r\nX-Big: "+strings.Repeat("h", big)+"\r\n\r\n", 1))
+		writeChunk(conn, chunkOne)
+		writeChunk(conn, chunkDone)
+		_, _ = io.WriteString(conn, "0\r\n\r\n")
+	})
+	g := startTCP(t, oneModel, up.Address())
+	request := func(body string) string {
+		return fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", g.secret, len(body), body)
+	}
+	plain, streamed := request(`{"model":"m"}`), request(`{"model":"m","stream":true}`)
+	for _, before = range []int{0, 9_000, 15_000, 15_500, 15_900, 16_000, 16_100, 16_200, 16_384, 17_000} {
+		for _, big = range []int{10, 9_000, 15_000, 15_700, 15_850, 16_200} {
+			for _, pipelined := range []bool{false, true} {
+				conn, err := g.dial(context.Background(), "", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				br := bufio.NewReader(conn)
+				text := streamed
+				if pipelined {
+					text = plain + streamed + plain + streamed
+				}
+				_, _ = io.WriteString(conn, text)
+				for i := 0; i < strings.Count(text, "POST"); i++ {
+					resp, err := http.ReadResponse(br, nil)
+					if err != nil {
+						t.Fatalf("%d, %d, pipelined %v: %v", before, big, pipelined, err)
+					}
+					body, err := io.ReadAll(resp.Body)
+					if err != nil {
+						t.Fatalf("%d, %d, pipelined %v: %v", before, big, pipelined, err)
+					}
+					want, header := annotatedOne+chunkDone, strings.Repeat("h", big)
+					if pipelined && i%2 == 0 {
+						want, header = strings.Repeat("p", before), ""
+					}
+					if string(body) != want || resp.Header.Get("X-Big") != header {
+						if resp.StatusCode == 502 && big > 16_000 {
+							break // longer than an upstream's head may be
+						}
+						t.Fatalf("%d, %d, pipelined %v: answer %d is %d %.100q", before, big, pipelined, i, resp.StatusCode, body)
+					}
+				}
+				conn.Close()
+			}
+		}
+	}
+}
+
+// TestConnectionThatEndsBeforeItsStreamsHead: the stream ends too, and sends nothing.
+func TestConnectionThatEndsBeforeItsStreamsHead(t *testing.T) {
+	g := start(t, oneModel, "127.0.0.1:1")
+	client, server := net.Pipe()
+	defer client.Close()
+	s := g.p.acquireStream()
+	c := &clientConn{Conn: server, all: g.p.conns}
+	c.streamed.Store(s)
+	s.conn = c
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !<-s.verdict {
+		t.Error("the stream was dropped, but it owns the request")
+	}
+	if err := s.writer.Write([]byte("x")); err == nil {
+		t.Error("it can write without a head")
 	}
 }
