@@ -34,14 +34,12 @@ type Exchange struct {
 	link     link
 	reader   *bufio.Reader
 	write    func() error
-	deadline time.Time // of reads
-	armed    time.Time // when the connection's own deadline is: deadline, or before it
 	chunked  bool
 	chunks   chunks
 	left     int  // of a body in one piece; UntilClose for one that the connection's end ends
 	whole    bool // the body has been read to its end
-	cut      bool      // the request was not written to its end
-	open     bool      // between Send and Finish
+	cut      bool // the request was not written to its end
+	open     bool // between Send and Finish
 
 	mu      sync.Mutex
 	aborted bool
@@ -137,7 +135,6 @@ func (x *Exchange) connect(t *Target, deadline time.Time) error {
 func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	conn := x.link.Conn()
 	began := time.Now()
-	x.deadline, x.armed = deadline, deadline
 	if err := conn.SetDeadline(deadline); err != nil {
 		return true, err
 	}
@@ -297,14 +294,7 @@ func (x *Exchange) receive(p []byte) (int, error) {
 		}
 		x.releaseReader()
 	}
-	conn := x.link.Conn()
-	for {
-		n, err := conn.Read(p)
-		if n > 0 || err == nil || !isTimeout(err) || !time.Now().Before(x.deadline) {
-			return n, err
-		}
-		x.arm()
-	}
+	return x.link.Conn().Read(p)
 }
 
 func (x *Exchange) releaseReader() {
@@ -318,20 +308,7 @@ func (x *Exchange) Ready() bool {
 }
 
 // SetReadDeadline bounds the reads that follow. They are bounded by Send's deadline before.
-//
-// A stream has a later one at each event. Moving the connection's is not cheap, so that stays
-// behind until it has passed.
-func (x *Exchange) SetReadDeadline(t time.Time) {
-	x.deadline = t
-	if t.Before(x.armed) {
-		x.arm()
-	}
-}
-
-func (x *Exchange) arm() {
-	x.armed = x.deadline
-	_ = x.link.Conn().SetReadDeadline(x.deadline)
-}
+func (x *Exchange) SetReadDeadline(t time.Time) { _ = x.link.Conn().SetReadDeadline(t) }
 
 // Abort ends x from another goroutine: what waits for the upstream returns an error with
 // cause, and the upstream sees its connection closed. It may be called at any time between

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,8 +16,15 @@ import (
 func Gone(conn net.Conn) bool { return ask(conn, hungUp) }
 
 // watched is an upstream's connection. What asking on it needs is made once.
+//
+// Its deadline, one for reading and writing, is a later one with each request and each event. To
+// move the kernel connection's own takes longer than to read, and wakes a thread to wait for the
+// new time; so that one stays behind, and is moved when it has passed.
 type watched struct {
 	net.Conn
+	deadline time.Time
+	armed    time.Time // the connection's own: deadline, or before it
+
 	raw  syscall.RawConn // nil for what is no socket
 	turn func(fd uintptr) bool
 
@@ -38,6 +46,50 @@ func watch(conn net.Conn) *watched {
 	return w
 }
 
+// SetDeadline bounds reads and writes from now on, those under way not. A zero time is no
+// deadline.
+func (w *watched) SetDeadline(t time.Time) error {
+	w.deadline = t
+	if w.armed.IsZero() || t.Before(w.armed) {
+		return w.arm()
+	}
+	return nil
+}
+
+// SetReadDeadline is SetDeadline: nothing reads and writes at once.
+func (w *watched) SetReadDeadline(t time.Time) error { return w.SetDeadline(t) }
+
+// SetWriteDeadline is SetDeadline too.
+func (w *watched) SetWriteDeadline(t time.Time) error { return w.SetDeadline(t) }
+
+func (w *watched) arm() error {
+	w.armed = w.deadline
+	return w.Conn.SetDeadline(w.deadline)
+}
+
+// early reports whether what ended with err may go on: the connection's own deadline had
+// stayed behind.
+func (w *watched) early(err error) bool {
+	return err != nil && isTimeout(err) && (w.deadline.IsZero() || time.Now().Before(w.deadline)) && w.arm() == nil
+}
+
+func (w *watched) Read(b []byte) (n int, err error) {
+	for {
+		if n, err = w.Conn.Read(b); n > 0 || !w.early(err) {
+			return n, err
+		}
+	}
+}
+
+func (w *watched) Write(b []byte) (n int, err error) {
+	for {
+		m, err := w.Conn.Write(b[n:])
+		if n += m; !w.early(err) {
+			return n, err
+		}
+	}
+}
+
 var errStirred = errors.New("something has come that nobody asked for")
 
 // ask has write write a request and waits until something comes back, or the read deadline passes.
@@ -52,7 +104,11 @@ func (w *watched) ask(reused bool, write func() error) (written bool, err error)
 		return err == nil, err
 	}
 	w.write, w.reused, w.began, w.written, w.stirred, w.err = write, reused, false, false, false, nil
-	err = w.raw.Read(w.turn)
+	for {
+		if err = w.raw.Read(w.turn); !w.early(err) {
+			break
+		}
+	}
 	w.write = nil
 	switch {
 	case w.stirred, err != nil && !w.began && !isTimeout(err): // or closed on this side
