@@ -18,21 +18,27 @@ func (g *Gate) Limit() int64 { return g.limit.Load() }
 // Enter takes a place, or reports that there is none. There are never more inside
 // than the limit, not even for a moment. Each Enter that succeeds is followed by
 // one Leave.
-func (g *Gate) Enter() bool {
+func (g *Gate) Enter() bool { return g.Take(1) }
+
+// Leave gives a place back.
+func (g *Gate) Leave() { g.Give(1) }
+
+// Take takes n places at once, or none.
+func (g *Gate) Take(n int64) bool {
 	for {
-		limit, n := g.limit.Load(), g.n.Load()
-		if limit > 0 && n >= limit {
+		limit, inside := g.limit.Load(), g.n.Load()
+		if limit > 0 && n > limit-inside {
 			return false
 		}
-		if g.n.CompareAndSwap(n, n+1) {
+		if g.n.CompareAndSwap(inside, inside+n) {
 			return true
 		}
 	}
 }
 
-// Leave gives a place back.
-func (g *Gate) Leave() {
-	if g.n.Add(-1) < 0 {
+// Give gives n places back.
+func (g *Gate) Give(n int64) {
+	if g.n.Add(-n) < 0 {
 		panic("BUG: more left a gate than entered it")
 	}
 }

@@ -32,6 +32,23 @@ func TestGateNeverHoldsMoreThanItsLimit(t *testing.T) {
 	}
 }
 
+func TestGateTakesSeveralOrNone(t *testing.T) {
+	var g Gate
+	g.SetLimit(10)
+	for _, step := range []struct {
+		take int64
+		ok   bool
+	}{{7, true}, {4, false}, {3, true}, {1, false}} {
+		if got := g.Take(step.take); got != step.ok {
+			t.Errorf("Take(%d) is %v", step.take, got)
+		}
+	}
+	g.SetLimit(5)
+	if g.Give(7); g.Take(3) || !g.Take(2) || g.InFlight() != 5 {
+		t.Errorf("%d inside", g.InFlight())
+	}
+}
+
 func TestGateWithoutLimitCounts(t *testing.T) {
 	var g Gate
 	for range 10 {

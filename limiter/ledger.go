@@ -1,0 +1,155 @@
+package limiter
+
+import (
+	"sync"
+	"time"
+)
+
+// Ledger is a sliding window of amounts: what is charged is reserved first, when it is
+// not yet known, and settled later. It keeps the promise and has the precision of a Window:
+// what was reserved or settled in any interval of length period is never more than limit by a
+// reservation, though a settlement may exceed it by what had not been reserved; then nothing is
+// admitted until enough is forgotten.
+//
+// A part given back is taken off where it was reserved, which a count of all that ever was, as a
+// Window has it, cannot do for others' eyes at once: hence a lock, of this Ledger alone, held for some
+// tens of nanoseconds.
+type Ledger struct {
+	mu     sync.Mutex
+	period time.Duration
+	width  time.Duration
+	limit  int64
+	at     uint64              // the current sub-window
+	spent  [ringMask + 1]int64 // in each sub-window that still matters
+	used   int64               // their sum
+	epoch  int                 // grows with each change of the period
+	carry  uint64              // the sub-window that holds what was used when it changed
+}
+
+// Charge is an amount in a Ledger, to be settled.
+type Charge struct {
+	ledger *Ledger
+	amount int64
+	at     uint64
+	epoch  int
+}
+
+// NewLedger makes a Ledger that admits limit (1 to MaxLimit) per period.
+func NewLedger(limit int64, period, now time.Duration) *Ledger {
+	l := &Ledger{limit: limit}
+	l.setPeriod(period, now)
+	return l
+}
+
+// Set changes limit and period; what is used stays used, from now on if the period changes.
+func (l *Ledger) Set(limit int64, period, now time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = limit
+	if period != l.period {
+		l.advance(now)
+		l.setPeriod(period, now)
+	}
+}
+
+func (l *Ledger) setPeriod(period, now time.Duration) {
+	l.period, l.width = period, (period+subWindows-1)/subWindows
+	l.at = l.number(now)
+	l.spent = [ringMask + 1]int64{}
+	l.spent[l.at&ringMask] = l.used
+	l.carry = l.at
+	l.epoch++
+}
+
+// Reserve charges amount, or the whole limit if that is less, if there is room for it. The
+// Charge of one that was admitted is settled once.
+func (l *Ledger) Reserve(now time.Duration, amount int64) (c Charge, s State, admitted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	amount = min(amount, l.limit)
+	if l.used+amount > l.limit {
+		return Charge{}, l.state(now, amount), false
+	}
+	l.spent[l.at&ringMask] += amount
+	l.used += amount
+	return Charge{ledger: l, amount: amount, at: l.at, epoch: l.epoch}, l.state(now, 0), true
+}
+
+// Peek says what is left.
+func (l *Ledger) Peek(now time.Duration) State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	return l.state(now, 1)
+}
+
+// Reserved is the amount that was charged.
+func (c *Charge) Reserved() int64 { return c.amount }
+
+// Settle makes actual of what was reserved: the rest is given back where it was charged, what
+// exceeds it is charged now. The Charge is empty after it, and settling an empty one does nothing.
+func (c *Charge) Settle(now time.Duration, actual int64) {
+	l := c.ledger
+	if l == nil {
+		return
+	}
+	c.ledger = nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.advance(now)
+	if more := max(0, actual) - c.amount; more >= 0 {
+		l.spent[l.at&ringMask] += more
+		l.used += more
+	} else {
+		at := c.at
+		if c.epoch != l.epoch {
+			at = l.carry
+		}
+		if l.at-at <= subWindows { // else it is forgotten
+			l.spent[at&ringMask] += more
+			l.used += more
+		}
+	}
+}
+
+// advance forgets what is older than the period at now.
+func (l *Ledger) advance(now time.Duration) {
+	n := l.number(now)
+	for ; l.at < n; l.at++ {
+		if n-l.at > ringMask+1 { // nothing of all that matters any more
+			l.spent, l.used = [ringMask + 1]int64{}, 0
+			l.at = n
+			return
+		}
+		oldest := &l.spent[(l.at+1)&ringMask]
+		l.used -= *oldest
+		*oldest = 0
+	}
+}
+
+// state is what a caller is told who wants amount.
+func (l *Ledger) state(now time.Duration, amount int64) State {
+	s := State{Limit: l.limit, Remaining: max(0, l.limit-l.used)}
+	left := l.used
+	needRetry, needReset := left+amount > l.limit, left > 0
+	for j := l.at - subWindows; (needRetry || needReset) && j <= l.at; j++ {
+		left -= l.spent[j&ringMask]
+		then := l.begin(j+subWindows+1) - now
+		if needRetry && left+amount <= l.limit {
+			s.RetryAfter, needRetry = then, false
+		}
+		if needReset && left == 0 {
+			s.Reset, needReset = then, false
+		}
+	}
+	return s
+}
+
+func (l *Ledger) number(now time.Duration) uint64 {
+	return uint64(max(0, now)/l.width) + subWindows + 1
+}
+
+func (l *Ledger) begin(n uint64) time.Duration {
+	return time.Duration(n-subWindows-1) * l.width
+}

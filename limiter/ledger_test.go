@@ -1,0 +1,166 @@
+package limiter
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+)
+
+// spending is a reference that remembers every amount and when it was charged.
+type spending struct {
+	at     time.Duration
+	amount int64
+}
+
+func since(all []*spending, t time.Duration) (sum int64) {
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].at >= t {
+			sum += all[i].amount
+		}
+	}
+	return sum
+}
+
+func TestLedgerAgainstReference(t *testing.T) {
+	type open struct {
+		charge Charge
+		spent  *spending
+	}
+	for seed := range 200 {
+		rnd := rand.New(rand.NewPCG(uint64(seed), 7))
+		limit := 1 + rnd.Int64N(1000)
+		period := time.Second + time.Duration(rnd.Int64N(int64(3*time.Second)))
+		clock := time.Duration(rnd.Int64N(int64(time.Hour)))
+		l := NewLedger(limit, period, clock)
+		var all []*spending
+		var outstanding []open
+		admitted := 0
+		for range 2000 {
+			switch rnd.IntN(20) {
+			case 0:
+				clock += time.Duration(rnd.Int64N(int64(2 * period)))
+			case 1, 2, 3, 4, 5, 6, 7, 8:
+				clock += time.Duration(rnd.Int64N(int64(period) / 20))
+			}
+			if len(outstanding) > 0 && rnd.IntN(3) == 0 {
+				i := rnd.IntN(len(outstanding))
+				o := outstanding[i]
+				outstanding = append(outstanding[:i], outstanding[i+1:]...)
+				actual := rnd.Int64N(2*o.charge.Reserved() + 2)
+				reserved := o.charge.Reserved()
+				o.charge.Settle(clock, actual)
+				o.charge.Settle(clock, 1000) // does nothing
+				if actual > reserved {
+					all = append(all, &spending{clock, actual - reserved})
+				} else {
+					o.spent.amount = actual
+				}
+				continue
+			}
+			amount := rnd.Int64N(limit + limit/4 + 1)
+			want := min(amount, limit)
+			before := l.Peek(clock)
+			c, s, ok := l.Reserve(clock, amount)
+			strict, remembered := since(all, clock-period), since(all, clock-(subWindows+1)*l.width+1)
+			switch {
+			case ok && strict+want > limit:
+				t.Fatalf("seed %d: %d admitted at %v beside %d of %d", seed, want, clock, strict, limit)
+			case !ok && remembered+want <= limit:
+				t.Fatalf("seed %d: %d refused at %v beside %d of %d", seed, want, clock, remembered, limit)
+			case ok && s.Remaining != before.Remaining-want:
+				t.Fatalf("seed %d: %+v after %d became %+v", seed, before, want, s)
+			case ok && s.RetryAfter != 0, !ok && s.RetryAfter <= 0:
+				t.Fatalf("seed %d: admitted %v with %+v", seed, ok, s)
+			}
+			if ok {
+				admitted++
+				spent := &spending{clock, want}
+				all = append(all, spent)
+				outstanding = append(outstanding, open{c, spent})
+				continue
+			}
+			// What was promised: enough is left then, and not a moment before.
+			at := func(then time.Duration) bool {
+				copied := &Ledger{period: l.period, width: l.width, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
+				_, _, ok := copied.Reserve(then, amount)
+				return ok
+			}
+			if !at(clock+s.RetryAfter) || at(clock+s.RetryAfter-1) {
+				t.Fatalf("seed %d: RetryAfter %v of %d is wrong", seed, s.RetryAfter, want)
+			}
+			copied := &Ledger{period: l.period, width: l.width, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
+			if got := copied.Peek(clock + s.Reset); got.Remaining != limit {
+				t.Fatalf("seed %d: Reset %v, then %+v", seed, s.Reset, got)
+			}
+		}
+		if admitted == 0 {
+			t.Fatalf("seed %d: nothing was admitted", seed)
+		}
+	}
+}
+
+// TestLedgerKeepsWhatIsUsed when limit and period change, and settles what was charged before.
+func TestLedgerKeepsWhatIsUsed(t *testing.T) {
+	l := NewLedger(100, time.Minute, 0)
+	c, _, _ := l.Reserve(0, 60)
+	l.Set(100, time.Hour, 30*time.Second)
+	if s := l.Peek(31 * time.Second); s.Remaining != 40 {
+		t.Errorf("after the change: %+v", s)
+	}
+	c.Settle(32*time.Second, 10)
+	if s := l.Peek(33 * time.Second); s.Remaining != 90 {
+		t.Errorf("after settling: %+v", s)
+	}
+	l.Set(5, time.Hour, 34*time.Second)
+	if _, s, ok := l.Reserve(35*time.Second, 1); ok || s.Remaining != 0 || s.Limit != 5 {
+		t.Errorf("over the new limit: %v %+v", ok, s)
+	}
+	if s := l.Peek(2 * time.Hour); s.Remaining != 5 || s.Reset != 0 {
+		t.Errorf("in the end: %+v", s)
+	}
+}
+
+// TestLedgerSharedByMany never admits more than the limit, and ends with what was settled.
+func TestLedgerSharedByMany(t *testing.T) {
+	l := NewLedger(1000, time.Hour, 0)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	kept := int64(0)
+	for range 8 {
+		wg.Go(func() {
+			for i := range 5000 {
+				c, s, ok := l.Reserve(time.Second, 30)
+				if s.Remaining < 0 || s.Remaining > 1000 {
+					t.Error(s)
+				}
+				if !ok {
+					continue
+				}
+				actual := int64(0)
+				if i%1000 == 0 {
+					actual = 3
+				}
+				c.Settle(time.Second, actual)
+				mu.Lock()
+				kept += actual
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if s := l.Peek(time.Second); s.Remaining != 1000-kept {
+		t.Errorf("%d kept, but %+v", kept, s)
+	}
+}
+
+func BenchmarkReserveAndSettle(b *testing.B) {
+	l := NewLedger(MaxLimit, time.Minute, 0)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			c, _, _ := l.Reserve(time.Second, 100)
+			c.Settle(time.Second, 10)
+		}
+	})
+}
