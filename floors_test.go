@@ -20,7 +20,7 @@ var floors = map[string]struct {
 	"sluice":                       {[]string{"admin", "config", "internal/upstreamtest", "keys", "metrics", "pool", "proxy"}, "main wires everything; the provider is its command mock"},
 	"sluice/admin":                 {[]string{"config", "keys", "metrics", "pool", "proxy"}, "shows and changes what the others hold; nothing depends on being administered"},
 	"sluice/proxy":                 {[]string{"config", "keys", "limiter", "metrics", "pool", "sse"}, "a request goes through all of these; none of them knows of requests"},
-	"sluice/pool":                  {[]string{"config", "metrics"}, "knows upstreams, not who asks for them or why"},
+	"sluice/pool":                  {[]string{"config", "limiter", "metrics"}, "knows upstreams, and what bounds them; not who asks for them or why"},
 	"sluice/keys":                  {[]string{"limiter"}, "a key carries its windows; it knows neither HTTP nor models"},
 	"sluice/config":                {nil, "what the file says, for everybody above"},
 	"sluice/limiter":               {nil, "counts; knows no key, no request, no clock"},

@@ -116,6 +116,9 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 			d.find(path+".api_key", "must not have spaces or control characters")
 		}
 		d.checkBaseURL(path+".base_url", &u.BaseURL)
+		if _, given := d.positions[path+".max_in_flight"]; given {
+			d.checkInt(path+".max_in_flight", u.MaxInFlight, 1, 10_000_000)
+		}
 		switch {
 		case !headerName.MatchString(u.AuthHeader):
 			d.find(path+".auth_header", "must be a header's name alone; the key goes into api_key") // not shown: the key may be in it

@@ -106,6 +106,10 @@ type Upstream struct {
 	Headers    map[string]Secret `json:"headers,omitempty"`
 	Query      map[string]Secret `json:"query,omitempty"`
 	Timeouts   Timeouts          `json:"timeouts"`
+	// MaxInFlight is how many requests it gets at once, 0 for any number, and QueueTimeout how
+	// long one may wait until it is among them.
+	MaxInFlight  int      `json:"max_in_flight,omitempty"`
+	QueueTimeout Duration `json:"queue_timeout"`
 }
 
 // Model is a public model name's meaning.
@@ -151,7 +155,9 @@ func Default() *Config {
 	}
 }
 
-func defaultUpstream() Upstream { return Upstream{AuthHeader: "Authorization"} }
+func defaultUpstream() Upstream {
+	return Upstream{AuthHeader: "Authorization", QueueTimeout: Duration(500 * time.Millisecond)}
+}
 
 func defaultTarget() Target { return Target{Weight: 1} }
 

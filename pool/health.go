@@ -36,7 +36,9 @@ func (h *health) status(key healthKey, now time.Duration) TargetStatus {
 }
 
 // serves reports whether a request may be sent to t now.
-func (t *Target) serves(now time.Duration) bool {
+func (t *Target) serves(now time.Duration) bool { return t.healthy(now) && !t.Upstream.queue.Full() }
+
+func (t *Target) healthy(now time.Duration) bool {
 	return t.health.resting(now) == 0 && t.health.breaker.state(now) != Open
 }
 
@@ -66,6 +68,13 @@ type Place struct {
 // Enter takes a place at t for one attempt, if t serves. Every Enter that was ok is followed
 // by one Leave.
 func (t *Target) Enter(now time.Duration) (p Place, ok bool) {
+	if !t.Upstream.queue.Enter() {
+		return Place{}, false
+	}
+	return t.EnterAtTurn(now)
+}
+
+func (t *Target) enter(now time.Duration) (p Place, ok bool) {
 	if t.Rests(now) > 0 {
 		return Place{}, false
 	}
@@ -90,6 +99,11 @@ func (t *Target) Answered(now time.Duration, p Place) Place {
 func (t *Target) Leave(now time.Duration, p Place, o Outcome) {
 	t.health.inFlight.Add(-1)
 	t.report(now, p, o)
+	u := t.Upstream
+	if u.queue.Limit() > 0 {
+		u.freed.add(now, tallyOne)
+	}
+	u.queue.Leave()
 }
 
 func (t *Target) report(now time.Duration, p Place, o Outcome) {

@@ -60,6 +60,7 @@ func (p *Pool) gauges() (all []metrics.Upstream) {
 type Set struct {
 	Upstreams []*Upstream // by name
 	Models    map[string]*Model
+	limits    []int // max_in_flight of each upstream
 }
 
 // Model is a public name and where it is served.
@@ -80,9 +81,11 @@ type Target struct {
 	Model    string // public
 	Weight   int
 	Timeouts config.Timeouts
-	Metrics  *metrics.Target
-	health   *health
-	breaker  config.Breaker
+	// QueueTimeout is how long a request may wait for a place at the upstream.
+	QueueTimeout time.Duration
+	Metrics      *metrics.Target
+	health       *health
+	breaker      config.Breaker
 
 	// Member begins the gateway's member in an answer, up to the number of attempts.
 	Member []byte
@@ -138,6 +141,7 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 		}
 		byName[name] = u
 		s.Upstreams = append(s.Upstreams, u)
+		s.limits = append(s.limits, cfg.Upstreams[name].MaxInFlight)
 	}
 	for name, m := range cfg.Models {
 		model := &Model{Name: name, MaxRetries: cfg.MaxRetriesFor(m)}
@@ -178,9 +182,10 @@ func (p *Pool) Adopt(s *Set) {
 	defer p.mu.Unlock()
 	old := p.current
 	p.current = make(map[string]*Upstream, len(s.Upstreams))
-	for _, u := range s.Upstreams {
+	for i, u := range s.Upstreams {
 		p.current[u.Name] = u
 		u.forget(s)
+		u.queue.SetLimit(int64(s.limits[i]))
 	}
 	for name, u := range old {
 		if p.current[name] != u {
@@ -199,7 +204,8 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 	}
 	target := &Target{
 		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name),
-		health: u.healthOf(healthKey{model, name}),
+		QueueTimeout: c.QueueTimeout.Std(),
+		health:       u.healthOf(healthKey{model, name}),
 	}
 	target.Member = fmt.Appendf(nil, `"gateway":{"model":%s,"upstream":%s,"attempts":`, quote(model), quote(u.Name))
 	target.BasePath = []byte(strings.TrimSuffix(c.BaseURL.EscapedPath(), "/"))

@@ -21,6 +21,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/config"
+	"sluice/limiter"
 )
 
 const (
@@ -51,6 +52,8 @@ type Upstream struct {
 	retired atomic.Bool
 
 	budget budget
+	queue  limiter.Queue
+	freed  tally // places in it that became free
 
 	mu      sync.Mutex
 	targets map[healthKey]*health
@@ -75,6 +78,9 @@ type Status struct {
 	Name        string   `json:"name"`
 	Address     string   `json:"address"`
 	InFlight    int64    `json:"in_flight"`
+	MaxInFlight int64    `json:"max_in_flight"` // 0: no limit
+	Places      int64    `json:"-"`             // taken, of that limit
+	Waiting     int64    `json:"waiting"`
 	Connections int      `json:"connections"`
 	Idle        int      `json:"idle_connections"`
 	Requests    int64    `json:"requests"`
@@ -172,6 +178,7 @@ func (u *Upstream) LastFailure() *Failure { return u.last.Load() }
 func (u *Upstream) Status() Status {
 	s := Status{
 		Name: u.Name, Address: u.Address, InFlight: u.inFlight.Load(),
+		MaxInFlight: u.queue.Limit(), Places: u.queue.InFlight(), Waiting: u.queue.Waiting(),
 		Connections: u.client.ConnsCount(), Idle: u.client.IdleConnsCount(),
 		Requests: u.requests.Load(), Failures: u.failures.Load(), LastFailure: u.last.Load(),
 		Targets: []TargetStatus{},

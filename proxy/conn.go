@@ -187,8 +187,18 @@ func (p pause) Abort(c pool.Cause) bool {
 	return false
 }
 
-// wait waits for d, unless the client leaves or the process ends first.
-func (c *clientConn) wait(d time.Duration) (cause pool.Cause, ended bool) {
+// waited is how a wait has ended.
+type waited uint8
+
+const (
+	toTheEnd waited = iota
+	ended           // for a cause: the client has left, or the process ends
+	hadTurn         // or was turned away
+)
+
+// wait waits for d, unless the client leaves, the process ends, or, where there is one to be
+// had, the turn comes first.
+func (c *clientConn) wait(d time.Duration, turn <-chan bool) (how waited, cause pool.Cause, inside bool) {
 	p := make(pause, 1)
 	c.await(p)
 	defer c.release()
@@ -196,9 +206,11 @@ func (c *clientConn) wait(d time.Duration) (cause pool.Cause, ended bool) {
 	defer timer.Stop()
 	select {
 	case cause = <-p:
-		return cause, true
+		return ended, cause, false
+	case inside = <-turn:
+		return hadTurn, 0, inside
 	case <-timer.C:
-		return 0, false
+		return toTheEnd, 0, false
 	}
 }
 

@@ -111,6 +111,13 @@ func (r *request) noneServes() *failure {
 	return f
 }
 
+// crowded is the failure of a request for which there is no place at any upstream in time.
+func crowded(target *pool.Target, retryAfter time.Duration) *failure {
+	f := refusal(overloaded, "", "upstream %s is at its limit of requests in flight (max_in_flight), and too many wait before this one; try again", target.Upstream.Name)
+	f.retryAfter = max(retryAfter, time.Second)
+	return f
+}
+
 var causeTexts = map[pool.Cause]string{
 	pool.ConnectFailed:     "no connection",
 	pool.ConnectTimeout:    "no connection in time",

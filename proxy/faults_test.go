@@ -325,6 +325,9 @@ func (g *gateway) wantNothingLeft() {
 	}
 	for _, u := range g.p.Set().Upstreams {
 		s := u.Status()
+		if s.Places != 0 || s.Waiting != 0 {
+			g.t.Errorf("upstream %s has %d places taken, and %d wait for one", s.Name, s.Places, s.Waiting)
+		}
 		if s.InFlight != 0 || s.Connections != s.Idle {
 			g.t.Errorf("upstream %s has %d in flight, and %d connections of which %d are idle", s.Name, s.InFlight, s.Connections, s.Idle)
 		}

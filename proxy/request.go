@@ -39,7 +39,8 @@ type request struct {
 	fields   fields // of the body, that concern the gateway
 	models   []*pool.Model
 
-	chosen    chosen // for the first attempt
+	waiter    *limiter.Waiter // for its turn at a full upstream; nil if never needed
+	chosen    chosen          // for the first attempt
 	exchange  *pool.Exchange
 	attempts  []attempt
 	failed    *failure // of the newest attempt, if it is not answered with
@@ -107,6 +108,7 @@ func (r *request) releaseStruct() {
 	}
 	*r = request{
 		json:     r.json,
+		waiter:   r.waiter,
 		id:       r.id[:0],
 		body:     r.body[:0],
 		upstream: r.upstream[:0],
@@ -155,15 +157,55 @@ func (r *request) enter() *failure {
 }
 
 // choose takes a place for the first attempt: a request that can be sent nowhere costs its
-// key nothing.
+// key nothing. A full upstream is passed over; if nothing else serves, the request waits for its
+// turn at one.
 func (r *request) choose() *failure {
+	var crowded *pool.Target
+	at := 0
 	for i, model := range r.models {
 		if target, place := r.place(model); target != nil {
 			r.chosen = chosen{i, target, place}
 			return nil
 		}
+		if crowded == nil {
+			crowded, at = model.Crowded(r.proxy.clock()), i
+		}
 	}
-	return r.noneServes()
+	if crowded == nil {
+		return r.noneServes()
+	}
+	return r.queue(at, crowded)
+}
+
+// queue waits for a place at target's upstream, which is for the model at place i.
+func (r *request) queue(i int, target *pool.Target) *failure {
+	if r.waiter == nil {
+		r.waiter = limiter.NewWaiter()
+	}
+	patience := min(target.QueueTimeout, time.Until(r.deadline(target)))
+	retryAfter, joined := target.Join(r.proxy.clock(), r.waiter, r.key, patience)
+	if !joined {
+		return crowded(target, retryAfter)
+	}
+	how, cause, inside := r.conn.wait(patience, r.waiter.Turn)
+	if how != hadTurn {
+		inside = target.Quit(r.waiter)
+	}
+	switch {
+	case how == ended:
+		if inside {
+			target.PassTurn()
+		}
+		return upstreamFailure(cause, target.Upstream.Name, nil)
+	case !inside:
+		return crowded(target, target.TurnIn(r.proxy.clock()))
+	}
+	place, ok := target.EnterAtTurn(r.proxy.clock())
+	if !ok {
+		return r.noneServes() // it has failed for others meanwhile
+	}
+	r.chosen = chosen{i, target, place}
+	return nil
 }
 
 // admit charges the key's window with the request. Nothing after it but the forwarding
