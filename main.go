@@ -66,15 +66,18 @@ func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Sig
 		fmt.Fprintln(stderr, *path+": ok")
 		return nil
 	}
-	log := slog.New(slog.NewJSONHandler(stderr, nil))
-	boundMemory(log)
-	return serve(ctx, *path, cfg, digest, log, hup, ready)
+	return serve(ctx, *path, cfg, digest, slog.New(slog.NewJSONHandler(stderr, nil)), hup, ready)
 }
 
 // boundMemory has the garbage collector run more often rather than let the process grow past 90% of what its
-// cgroup, or else the machine, gives it. GOMEMLIMIT in the environment goes before.
-func boundMemory(log *slog.Logger) {
-	_, _ = memlimit.Set( // an error is logged there
-		memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)),
-		memlimit.WithLogger(log))
+// cgroup, or else the machine, gives it, which it returns; 0 if that is not known. GOMEMLIMIT in the
+// environment goes before.
+func boundMemory(log *slog.Logger) int64 {
+	available := memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)
+	_, _ = memlimit.Set(memlimit.WithProvider(available), memlimit.WithLogger(log)) // an error is logged there
+	bytes, err := available()
+	if err != nil {
+		return 0
+	}
+	return int64(min(bytes, 1<<50))
 }

@@ -30,7 +30,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	m.Gauge(metrics.Keys, metrics.KeysHelp, func() float64 { return float64(store.Count()) })
 	upstreams := pool.New(m, log, clock, nil)
 	defer upstreams.Close()
-	gateway := proxy.New(store, upstreams, m, log, clock)
+	gateway := proxy.New(store, upstreams, m, log, clock, boundMemory(log)*7/10)
 	live, err := config.NewLive(path, cfg, digest, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ func start(t *testing.T) *port {
 	}
 	m := metrics.New()
 	upstreams := pool.New(m, log, clock, nil)
-	gateway := proxy.New(p.keys, upstreams, m, log, clock)
+	gateway := proxy.New(p.keys, upstreams, m, log, clock, 1<<40)
 	cfg, digest, err := config.Load(p.path)
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +211,7 @@ func TestKeysThatCannotBe(t *testing.T) {
 		`{"name":"x","models":[1]}`: {"models", "a list"}, `{"name":"x","limits":5}`: {"limits", "an object"}, `{"name":"x","limits":{"requets":5}}`: {"limits.requets", "not a known"},
 		`{"name":"x","limits":{"requests":"5"}}`: {"limits.requests", "whole number"}, `{"name":"x","limits":{"requests":1.5}}`: {"limits.requests", "whole number"},
 		`{"name":"x","limits":{"requests":0}}`: {"limits.requests", "from 1 to"}, `{"name":"x","limits":{"requests":5,"period":60}}`: {"limits.period", "60s"},
-		`{"name":"x","limits":{"requests":5,"period":"1ms"}}`: {"limits.period", "from"}, `{"name":"x","limits":{"period":"60s"}}`: {"limits.period", "needs limits.requests"},
+		`{"name":"x","limits":{"requests":5,"period":"1ms"}}`: {"limits.period", "from"}, `{"name":"x","limits":{"period":"60s"}}`: {"limits.period", "needs limits.requests or limits.tokens"},
 		`{"name":"x","limits":{"concurrent":0}}`: {"limits.concurrent", "from 1"}, `{"name":"x","disabled":null}`: {"disabled", "true or false"}, `{"name":"x","models":null}`: {"models", "a list"}, `{"name":null}`: {"name", "a string"},
 		`{"name":"x","name":"y"}`: {"name", "twice"}, `{"name":"x","limits":{"requests":5,"period":null}}`: {"limits.period", "60s"},
 		`{"name":"x","id":"key_1"}`: {"id", "not a known"}, `{"name":"x","key":"sk"}`: {"key", "not a known"},

@@ -197,6 +197,7 @@ func changeLimits(l *keys.Limits, body []byte) error {
 	var given keys.Limits
 	has, err := decode("limits.", body, map[string]field{
 		"requests":   {into: &given.Requests, want: "a whole number, or null", null: true},
+		"tokens":     {into: &given.Tokens, want: "a whole number, or null", null: true},
 		"period":     {into: &given.Period, want: `a duration such as "60s"`},
 		"concurrent": {into: &given.Concurrent, want: "a whole number, or null", null: true},
 	})
@@ -206,14 +207,17 @@ func changeLimits(l *keys.Limits, body []byte) error {
 	if has["requests"] {
 		l.Requests = given.Requests
 	}
+	if has["tokens"] {
+		l.Tokens = given.Tokens
+	}
 	if has["concurrent"] {
 		l.Concurrent = given.Concurrent
 	}
 	switch {
 	case has["period"]:
 		l.Period = given.Period
-	case l.Requests == nil:
-		l.Period = nil // it goes with the requests
+	case l.Requests == nil && l.Tokens == nil:
+		l.Period = nil // it goes with them
 	}
 	return nil
 }

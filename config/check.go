@@ -49,6 +49,10 @@ func (d *decoder) check(cfg *Config) {
 	d.checkSize("limits.body", cfg.Limits.Body, 1<<10, 1<<30)
 	d.checkSize("limits.response", cfg.Limits.Response, 1<<10, 1<<30)
 	d.checkSize("limits.head", cfg.Limits.Head, 4<<10, 1<<20)
+	if _, given := d.positions["limits.memory"]; given {
+		d.checkSize("limits.memory", cfg.Limits.Memory, max(16<<20, cfg.Limits.Body), 1<<50)
+	}
+	d.checkInt("keys.default_reservation", cfg.Keys.DefaultReservation, 0, 1_000_000_000)
 	d.checkInt("limits.in_flight", cfg.Limits.InFlight, 1, 10_000_000)
 	d.checkInt("retry.max_retries", cfg.Retry.MaxRetries, 0, 31)
 	if cfg.Retry.Base > cfg.Retry.Max {

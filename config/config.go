@@ -33,6 +33,9 @@ type Admin struct {
 // Keys is where gateway keys are kept.
 type Keys struct {
 	Store string `json:"store"`
+	// DefaultReservation is what a request that names no cap of its own on what is generated is
+	// taken to use of its key's tokens until that is known.
+	DefaultReservation int `json:"default_reservation"`
 }
 
 // Limits bound what one request and all requests together may take.
@@ -41,6 +44,7 @@ type Limits struct {
 	Response Size `json:"response"`
 	Head     Size `json:"head"`
 	InFlight int  `json:"in_flight"`
+	Memory   Size `json:"memory,omitempty"` // for bodies that are held; 0 is a part of what there is
 }
 
 // Timeouts bound one request's dealings with upstreams. In an upstream and in a model
@@ -108,7 +112,9 @@ type Upstream struct {
 	Timeouts   Timeouts          `json:"timeouts"`
 	// MaxInFlight is how many requests it gets at once, 0 for any number, and QueueTimeout how
 	// long one may wait until it is among them.
-	MaxInFlight  int      `json:"max_in_flight,omitempty"`
+	MaxInFlight int `json:"max_in_flight,omitempty"`
+	// StreamUsage: it may be asked to tell a stream's usage.
+	StreamUsage  bool     `json:"stream_usage"`
 	QueueTimeout Duration `json:"queue_timeout"`
 }
 
@@ -156,7 +162,7 @@ func Default() *Config {
 }
 
 func defaultUpstream() Upstream {
-	return Upstream{AuthHeader: "Authorization", QueueTimeout: Duration(500 * time.Millisecond)}
+	return Upstream{AuthHeader: "Authorization", QueueTimeout: Duration(500 * time.Millisecond), StreamUsage: true}
 }
 
 func defaultTarget() Target { return Target{Weight: 1} }

@@ -45,7 +45,8 @@ type Spec struct {
 // Limits are what a key may take; a nil one is no limit.
 type Limits struct {
 	Requests   *int64  `json:"requests,omitempty"`
-	Period     *Period `json:"period,omitempty"` // set whenever Requests is
+	Tokens     *int64  `json:"tokens,omitempty"`
+	Period     *Period `json:"period,omitempty"` // of both; set whenever one of them is
 	Concurrent *int64  `json:"concurrent,omitempty"`
 }
 
@@ -91,7 +92,8 @@ func (s *Spec) clone() Spec {
 	c := *s
 	c.Models = slices.Clone(s.Models)
 	c.ExpiresAt = clonePointer(s.ExpiresAt)
-	c.Limits = Limits{clonePointer(s.Limits.Requests), clonePointer(s.Limits.Period), clonePointer(s.Limits.Concurrent)}
+	l := &s.Limits
+	c.Limits = Limits{clonePointer(l.Requests), clonePointer(l.Tokens), clonePointer(l.Period), clonePointer(l.Concurrent)}
 	return c
 }
 
@@ -138,13 +140,18 @@ func (s *Spec) check() error {
 		s.Models = []string{AllowsAll}
 	}
 	l := &s.Limits
-	if l.Requests == nil && l.Period != nil {
-		return bad("limits.period", "needs limits.requests beside it")
+	if !l.counts() && l.Period != nil {
+		return bad("limits.period", "needs limits.requests or limits.tokens beside it")
 	}
-	if l.Requests != nil {
-		if *l.Requests < 1 || *l.Requests > limiter.MaxLimit {
-			return bad("limits.requests", "must be from 1 to %d, not %d", limiter.MaxLimit, *l.Requests)
+	for _, counted := range [...]struct {
+		field string
+		limit *int64
+	}{{"limits.requests", l.Requests}, {"limits.tokens", l.Tokens}} {
+		if n := counted.limit; n != nil && (*n < 1 || *n > limiter.MaxLimit) {
+			return bad(counted.field, "must be from 1 to %d, not %d", limiter.MaxLimit, *n)
 		}
+	}
+	if l.counts() {
 		if l.Period == nil {
 			period := DefaultPeriod
 			l.Period = &period
@@ -159,6 +166,9 @@ func (s *Spec) check() error {
 	return nil
 }
 
+// counts reports whether anything is counted over a period.
+func (l *Limits) counts() bool { return l.Requests != nil || l.Tokens != nil }
+
 // Key is a gateway key in memory, the same for as long as the process knows the id.
 type Key struct {
 	// Gate bounds how many requests of the key are in flight.
@@ -166,6 +176,7 @@ type Key struct {
 
 	spec   atomic.Pointer[Spec]
 	window atomic.Pointer[limiter.Window] // nil without a limit
+	tokens atomic.Pointer[limiter.Ledger] // the same
 	hash   Hash                           // guarded by Store.mu
 }
 
@@ -200,6 +211,29 @@ func (k *Key) Left(now time.Duration) (state limiter.State, limited bool) {
 	}
 }
 
+// CountsTokens reports whether the key has a limit on tokens.
+func (k *Key) CountsTokens() bool { return k.tokens.Load() != nil }
+
+// Reserve charges the key's tokens with what a request may use. limited is false for a key
+// without such a limit.
+func (k *Key) Reserve(now time.Duration, tokens int64) (c limiter.Charge, state limiter.State, admitted, limited bool) {
+	l := k.tokens.Load()
+	if l == nil {
+		return limiter.Charge{}, limiter.State{}, true, false
+	}
+	c, state, admitted = l.Reserve(now, tokens)
+	return c, state, admitted, true
+}
+
+// LeftTokens says what is left of the key's tokens.
+func (k *Key) LeftTokens(now time.Duration) (state limiter.State, limited bool) {
+	l := k.tokens.Load()
+	if l == nil {
+		return limiter.State{}, false
+	}
+	return l.Peek(now), true
+}
+
 // set makes spec take effect. What the window has counted stays counted: a window of
 // another period begins with it as used just now.
 func (k *Key) set(spec *Spec, now time.Duration) {
@@ -209,6 +243,15 @@ func (k *Key) set(spec *Spec, now time.Duration) {
 		concurrent = *spec.Limits.Concurrent
 	}
 	k.Gate.SetLimit(concurrent)
+
+	switch l := k.tokens.Load(); {
+	case spec.Limits.Tokens == nil:
+		k.tokens.Store(nil)
+	case l == nil:
+		k.tokens.Store(limiter.NewLedger(*spec.Limits.Tokens, time.Duration(*spec.Limits.Period), now))
+	default:
+		l.Set(*spec.Limits.Tokens, time.Duration(*spec.Limits.Period), now)
+	}
 
 	old := k.window.Load()
 	if spec.Limits.Requests == nil {

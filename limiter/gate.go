@@ -36,6 +36,9 @@ func (g *Gate) Take(n int64) bool {
 	}
 }
 
+// Add takes n places, beyond the limit if there are no others.
+func (g *Gate) Add(n int64) { g.n.Add(n) }
+
 // Give gives n places back.
 func (g *Gate) Give(n int64) {
 	if g.n.Add(-n) < 0 {

@@ -81,6 +81,8 @@ type Target struct {
 	Model    string // public
 	Weight   int
 	Timeouts config.Timeouts
+	// StreamUsage: the upstream may be asked to tell a stream's usage.
+	StreamUsage bool
 	// QueueTimeout is how long a request may wait for a place at the upstream.
 	QueueTimeout time.Duration
 	Metrics      *metrics.Target
@@ -204,8 +206,8 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 	}
 	target := &Target{
 		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name),
-		QueueTimeout: c.QueueTimeout.Std(),
-		health:       u.healthOf(healthKey{model, name}),
+		QueueTimeout: c.QueueTimeout.Std(), StreamUsage: c.StreamUsage,
+		health: u.healthOf(healthKey{model, name}),
 	}
 	target.Member = fmt.Appendf(nil, `"gateway":{"model":%s,"upstream":%s,"attempts":`, quote(model), quote(u.Name))
 	target.BasePath = []byte(strings.TrimSuffix(c.BaseURL.EscapedPath(), "/"))

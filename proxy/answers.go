@@ -70,6 +70,8 @@ func (r *request) showModel() {
 type left struct {
 	Requests      *int64 `json:"requests,omitempty"`
 	ResetRequests string `json:"reset_requests,omitempty"`
+	Tokens        *int64 `json:"tokens,omitempty"`
+	ResetTokens   string `json:"reset_tokens,omitempty"`
 	Concurrent    *int64 `json:"concurrent,omitempty"`
 }
 
@@ -83,6 +85,10 @@ func (r *request) showKey() {
 	if state, limited := r.key.Left(r.proxy.clock()); limited {
 		l.Requests = &state.Remaining
 		l.ResetRequests = string(appendDuration(nil, state.Reset))
+	}
+	if state, limited := r.key.LeftTokens(r.proxy.clock()); limited {
+		l.Tokens = &state.Remaining
+		l.ResetTokens = string(appendDuration(nil, state.Reset))
 	}
 	if spec.Limits.Concurrent != nil {
 		n := max(0, *spec.Limits.Concurrent-r.key.Gate.InFlight())

@@ -1,6 +1,9 @@
 package proxy
 
-import "io"
+import (
+	"io"
+	"time"
+)
 
 // firstRead is how much room a body gets before any of it that is not yet here.
 const firstRead = 16 << 10
@@ -12,6 +15,9 @@ func (r *request) readBody() *failure {
 	announced := r.ctx.Request.Header.ContentLength()
 	if announced > limit {
 		return tooLarge(limit)
+	}
+	if announced > freeMemory && !r.proxy.roomFor(int64(announced)) {
+		return r.outOfMemory()
 	}
 	stream := r.ctx.RequestBodyStream()
 	if stream == nil {
@@ -25,7 +31,11 @@ func (r *request) readBody() *failure {
 			if announced >= 0 {
 				room = min(room, announced+1) // one more, to see the end without growing
 			}
-			r.body = r.proxy.growBody(r.body, max(room, len(r.body)+1))
+			room = max(room, len(r.body)+1)
+			if !r.takeMemory(&r.bodyMemory, room) {
+				return r.outOfMemory()
+			}
+			r.body = r.proxy.growBody(r.body, room)
 		}
 		n, err := stream.Read(r.body[len(r.body):cap(r.body)])
 		r.body = r.body[:len(r.body)+n]
@@ -41,6 +51,50 @@ func (r *request) readBody() *failure {
 			return refusal(invalidRequest, "", "the body broke off, or its chunks are malformed")
 		}
 	}
+}
+
+// freeMemory is how much of each body, and of each answer, counts for nothing.
+const freeMemory = firstRead
+
+// roomFor reports whether a body of n bytes may be begun.
+func (p *Proxy) roomFor(n int64) bool {
+	limit := p.memory.Limit()
+	return limit == 0 || n <= limit-p.memory.InFlight()
+}
+
+// takeMemory has *held bytes, which r holds already, grow to n.
+func (r *request) takeMemory(held *int64, n int) bool {
+	more := int64(n) - *held
+	if n <= freeMemory || more <= 0 {
+		return true
+	}
+	if !r.proxy.memory.Take(more) {
+		return false
+	}
+	*held += more
+	return true
+}
+
+// holdMemory is takeMemory for what cannot be refused.
+func (r *request) holdMemory(held *int64, n int) {
+	if more := int64(n) - *held; n > 2*freeMemory && more > 0 {
+		r.proxy.memory.Add(more)
+		*held += more
+	}
+}
+
+// giveMemory gives back what *held says.
+func (r *request) giveMemory(held *int64) {
+	if *held > 0 {
+		r.proxy.memory.Give(*held)
+		*held = 0
+	}
+}
+
+func (r *request) outOfMemory() *failure {
+	f := refusal(overloaded, "", "the gateway holds as many bytes of bodies as it may (limits.memory); try again")
+	f.retryAfter = time.Second
+	return f
 }
 
 func tooLarge(limit int) *failure {

@@ -37,10 +37,21 @@ var (
 func (s *stream) writeEvent() error {
 	e := &s.event
 	if e.HasData() {
+		extra := false
 		if !s.ended || !s.last {
-			if ends, last := terminator(e, &s.r.json.parser); ends {
-				s.ended, s.last = true, last
+			found := look(e, &s.r.json.parser)
+			if found.ends {
+				s.ended, s.last = true, found.last
 			}
+			if s.r.tokens.limited && found.usage {
+				extra = s.r.tokens.readEventUsage(e.Data, &s.r.json.parser)
+			}
+		}
+		if extra && s.r.tokens.asked {
+			return nil // the client did not ask for it
+		}
+		if s.r.tokens.limited {
+			s.r.tokens.count(e.Data)
 		}
 		if !e.Whole && !s.ended && s.r.route.terminated {
 			return nil // the stream ends here, and is broken: half an event helps nobody

@@ -138,7 +138,7 @@ func startOn(t testing.TB, text, up string, ln net.Listener, dialUpstream pool.D
 	g := &gateway{t: t, keys: store, m: metrics.New(), ln: ln, log: &upstreamtest.Buffer{}}
 	log := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	upstreams := pool.New(g.m, log, clock, dialUpstream)
-	g.p = New(store, upstreams, g.m, log, clock)
+	g.p = New(store, upstreams, g.m, log, clock, 1<<40)
 	if err := g.p.Apply(load(t, text, up)); err != nil {
 		t.Fatal(err)
 	}
@@ -157,6 +157,9 @@ func startOn(t testing.TB, text, up string, ln net.Listener, dialUpstream pool.D
 		}
 		if n := g.p.gate.InFlight(); n != 0 {
 			t.Errorf("%d requests are still in flight at the end", n)
+		}
+		if n := g.p.memory.InFlight(); n != 0 {
+			t.Errorf("%d bytes of bodies are still held at the end", n)
 		}
 		upstreams.Close()
 		store.Close()

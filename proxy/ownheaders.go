@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/limiter"
 	"sluice/pool"
 )
 
@@ -18,6 +19,10 @@ var (
 	headerLimit     = []byte("X-Ratelimit-Limit-Requests")
 	headerRemaining = []byte("X-Ratelimit-Remaining-Requests")
 	headerReset     = []byte("X-Ratelimit-Reset-Requests")
+
+	headerLimitTokens     = []byte("X-Ratelimit-Limit-Tokens")
+	headerRemainingTokens = []byte("X-Ratelimit-Remaining-Tokens")
+	headerResetTokens     = []byte("X-Ratelimit-Reset-Tokens")
 )
 
 // setOwnHeaders puts what the gateway adds to every answer into the response's head.
@@ -41,11 +46,21 @@ func (r *request) setOwnHeaders() {
 		r.limitState, r.limited = r.key.Left(r.proxy.clock())
 	}
 	if r.limited {
-		r.setNumber(headerLimit, r.limitState.Limit)
-		r.setNumber(headerRemaining, r.limitState.Remaining)
-		r.scratch = appendDuration(r.scratch[:0], r.limitState.Reset)
-		h.SetCanonical(headerReset, r.scratch)
+		r.setState(&r.limitState, headerLimit, headerRemaining, headerReset)
 	}
+	if !r.tokens.limited {
+		r.tokens.state, r.tokens.limited = r.key.LeftTokens(r.proxy.clock())
+	}
+	if r.tokens.limited {
+		r.setState(&r.tokens.state, headerLimitTokens, headerRemainingTokens, headerResetTokens)
+	}
+}
+
+func (r *request) setState(s *limiter.State, limit, remaining, reset []byte) {
+	r.setNumber(limit, s.Limit)
+	r.setNumber(remaining, s.Remaining)
+	r.scratch = appendDuration(r.scratch[:0], s.Reset)
+	r.ctx.Response.Header.SetCanonical(reset, r.scratch)
 }
 
 func (r *request) setNumber(name []byte, n int64) {

@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ type Proxy struct {
 
 	snapshot atomic.Pointer[snapshot]
 	gate     limiter.Gate // limits.in_flight
+	memory   limiter.Gate // limits.memory, in bytes
+	machine  int64        // what limits.memory is where the file does not say
 	draining atomic.Bool
 	refused  [kinds]interface{ Inc() }
 
@@ -61,11 +64,12 @@ type snapshot struct {
 	loaded time.Time
 }
 
-// New makes a Proxy; Apply it a configuration before it serves. clock is the keys' clock.
-func New(store *keys.Store, upstreams *pool.Pool, m *metrics.Metrics, log *slog.Logger, clock func() time.Duration) *Proxy {
+// New makes a Proxy; Apply it a configuration before it serves. clock is the keys' clock, memory
+// how many bytes of bodies may be held where the configuration does not say.
+func New(store *keys.Store, upstreams *pool.Pool, m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, memory int64) *Proxy {
 	// A connection would keep the buffer of the largest answer that it ever carried.
 	fasthttp.SetBodySizePoolLimit(keepBuffer, keepBuffer)
-	p := &Proxy{keys: store, pool: upstreams, metrics: m, log: log, clock: clock}
+	p := &Proxy{keys: store, pool: upstreams, metrics: m, log: log, clock: clock, machine: memory}
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
 	}
@@ -78,6 +82,7 @@ func (p *Proxy) Apply(cfg *config.Config) error {
 	s := &snapshot{config: cfg, set: p.pool.Build(cfg), loaded: time.Now()}
 	s.router = newRouter(s)
 	p.gate.SetLimit(int64(cfg.Limits.InFlight))
+	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))
 	p.snapshot.Store(s)
 	p.pool.Adopt(s.set)
 	return nil
@@ -152,6 +157,9 @@ func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 	f := r.authenticate()
 	if limit := int(r.snapshot.config.Limits.Body); f == nil && ctx.Request.Header.ContentLength() > limit {
 		f = tooLarge(limit)
+	}
+	if f == nil && !p.roomFor(int64(ctx.Request.Header.ContentLength())) {
+		f = r.outOfMemory()
 	}
 	if f == nil {
 		return fasthttp.StatusContinue

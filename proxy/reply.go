@@ -86,6 +86,9 @@ func (r *request) reply(a *attempt) verdict {
 	if !ended {
 		return r.replyAsItComes(a, body, length+added)
 	}
+	if whole && !a.failed && len(x.Response.ContentEncoding()) == 0 {
+		r.readUsage(body)
+	}
 	r.copyHead(a)
 	r.replied()
 	if len(body) > keepBuffer {
@@ -120,6 +123,8 @@ func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended boo
 		if len(buf) == cap(buf) {
 			buf = grow(buf, 2*cap(buf))
 		}
+		// It has been paid for, so that it is not refused; new bodies are.
+		r.holdMemory(&r.answerMemory, cap(buf))
 		n, err := r.exchange.Read(buf[len(buf):min(cap(buf), room+limit+1)])
 		buf = buf[:len(buf)+n]
 		if ended = err == io.EOF; !ended && err != nil {
@@ -245,6 +250,7 @@ func (r *request) handOver() {
 	if cap(r.body) > keepWhileAnswering {
 		r.proxy.giveBack(r.body)
 		r.body = nil
+		r.giveMemory(&r.bodyMemory)
 	}
 }
 

@@ -32,12 +32,15 @@ type request struct {
 	inKeyGate  bool // and in the key's
 	limited    bool // the key has a window, and this is its state
 	limitState limiter.State
+	tokens     tokens
 
 	json     jsonState
 	body     []byte // as the client sent it
 	bodyRead bool   // to its end
-	fields   fields // of the body, that concern the gateway
-	models   []*pool.Model
+	// what it, and the answer, count for in limits.memory
+	bodyMemory, answerMemory int64
+	fields                   fields // of the body, that concern the gateway
+	models                   []*pool.Model
 
 	waiter    *limiter.Waiter // for its turn at a full upstream; nil if never needed
 	chosen    chosen          // for the first attempt
@@ -54,6 +57,7 @@ type request struct {
 	scratch   []byte
 	head      []byte   // of the upstream request
 	upstream  [][]byte // its body, in pieces
+	options   []byte   // the stream_options in it, if they are not the client's
 }
 
 // jsonState is what JSON is read and built with, pooled together: values live until the
@@ -114,6 +118,7 @@ func (r *request) releaseStruct() {
 		upstream: r.upstream[:0],
 		scratch:  reuse(r.scratch),
 		head:     r.head[:0],
+		options:  r.options[:0],
 		attempts: r.attempts[:0],
 		models:   r.models[:0],
 		fields:   fields{models: r.fields.models[:0]},
@@ -208,22 +213,29 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 	return nil
 }
 
-// admit charges the key's window with the request. Nothing after it but the forwarding
-// can fail, so what is charged was forwarded.
+// admit charges the key's tokens and its window with the request. Nothing after it but the
+// forwarding can fail, so what is charged was forwarded. Tokens come first: they can be given back.
 func (r *request) admit() *failure {
+	if f := r.reserve(); f != nil {
+		return f
+	}
 	state, admitted, limited := r.key.Admit(r.proxy.clock())
 	r.limitState, r.limited = state, limited
 	if admitted {
 		return nil
 	}
-	period := time.Minute
-	if p := r.key.Spec().Limits.Period; p != nil {
-		period = time.Duration(*p)
-	}
 	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d requests per %s (limits.requests); try again in %s",
-		state.Limit, period, state.RetryAfter.Round(time.Millisecond))
+		state.Limit, r.period(), state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
 	return f
+}
+
+// period is that of the key's limits.
+func (r *request) period() time.Duration {
+	if p := r.key.Spec().Limits.Period; p != nil {
+		return time.Duration(*p)
+	}
+	return time.Duration(keys.DefaultPeriod) // changed a moment ago
 }
 
 // dialect is the error shape that the client reads.
@@ -276,6 +288,9 @@ func (r *request) finish() {
 		target.Leave(r.proxy.clock(), r.chosen.place, pool.Unknown)
 	}
 	r.leave()
+	r.settle()
+	r.giveMemory(&r.bodyMemory)
+	r.giveMemory(&r.answerMemory)
 	if r.inKeyGate {
 		r.key.Gate.Leave()
 	}

@@ -8,6 +8,8 @@ import "sluice/pool"
 // as long as r.body is.
 func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 	m := &r.fields.members
+	asked := r.askUsage(target)
+	r.tokens.asked = asked
 	separator := openBrace
 	add := func(parts ...[]byte) {
 		dst = append(append(dst, separator), parts...)
@@ -20,11 +22,20 @@ func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 		}
 		add(field, colon, target.Name)
 	}
+	if asked && m.find(nameStreamOptions) == nil {
+		add(streamOptions, colon, r.options)
+	}
 	from, before := m.first, -1 // where the members not yet passed on begin, and the last one's index
 	placed := false
 	for i := range m.list[:m.n] {
 		own := &m.list[i]
-		if own.name == nameStream {
+		switch own.name {
+		case nameModel, nameModelID, nameGateway:
+		case nameStreamOptions:
+			if !asked {
+				continue
+			}
+		default:
 			continue
 		}
 		if own.index > before+1 {
@@ -33,6 +44,8 @@ func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 		from, before = own.nextStart, own.index
 		switch {
 		case own.name == nameGateway:
+		case own.name == nameStreamOptions:
+			add(r.body[own.keyStart:own.keyEnd], colon, r.options)
 		case target.ModelField == nil:
 			add(r.body[own.keyStart:own.keyEnd], colon, target.Name)
 		case !placed:
@@ -47,9 +60,10 @@ func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 }
 
 var (
-	modelField = []byte(`"model"`)
-	colon      = []byte{':'}
-	comma      = []byte{','}
-	openBrace  = []byte{'{'}
-	closeBrace = []byte{'}'}
+	modelField    = []byte(`"model"`)
+	streamOptions = []byte(`"stream_options"`)
+	colon         = []byte{':'}
+	comma         = []byte{','}
+	openBrace     = []byte{'{'}
+	closeBrace    = []byte{'}'}
 )

@@ -14,20 +14,22 @@ type route struct {
 	dialect dialect
 	// terminated: streams here end in a terminator, so that one without has broken off.
 	terminated bool
+	// streamOptions: a stream's usage is told to who asks for it in stream_options.
+	streamOptions bool
 }
 
 // builtin are the paths that every gateway has.
 var builtin = []route{
-	{"/chat/completions", openAI, true},
-	{"/completions", openAI, true},
-	{"/embeddings", openAI, false},
-	{"/responses", openAI, true},
-	{"/messages", anthropic, true},
-	{"/messages/count_tokens", anthropic, false},
-	{"/images/generations", openAI, false},
-	{"/audio/speech", openAI, false},
-	{"/moderations", openAI, false},
-	{"/rerank", openAI, false},
+	{"/chat/completions", openAI, true, true},
+	{"/completions", openAI, true, false},
+	{"/embeddings", openAI, false, false},
+	{"/responses", openAI, true, false},
+	{"/messages", anthropic, true, false},
+	{"/messages/count_tokens", anthropic, false, false},
+	{"/images/generations", openAI, false, false},
+	{"/audio/speech", openAI, false, false},
+	{"/moderations", openAI, false, false},
+	{"/rerank", openAI, false, false},
 }
 
 // newRouter compiles the routes of s.

@@ -24,6 +24,11 @@ const (
 	nameModelID
 	nameStream
 	nameGateway
+	nameStreamOptions
+	nameMaxTokens // and its two newer names
+	nameMaxCompletionTokens
+	nameMaxOutputTokens
+	names
 )
 
 // member is one such member and where it stands in the body. prevEnd is where the value
@@ -40,7 +45,7 @@ type member struct {
 
 // members is what scan finds, in the order of the body.
 type members struct {
-	list  [4]member
+	list  [names - 1]member
 	n     int
 	count int // of all members
 	first int // where the first member's name begins
@@ -96,7 +101,7 @@ func scan(body []byte, parser *fastjson.Parser, m *members) (repeated bool, err 
 		m.last = here.valueEnd
 		if here.name = nameOf(body[here.keyStart:here.keyEnd], parser); here.name != nameOther {
 			if m.find(here.name) != nil {
-				repeated = true
+				repeated = repeated || here.name <= nameGateway // the others are upstream's to judge
 			} else {
 				m.list[m.n] = here
 				open = &m.list[m.n]
@@ -140,6 +145,14 @@ func nameOf(key []byte, parser *fastjson.Parser) name {
 		return nameStream
 	case "gateway":
 		return nameGateway
+	case "stream_options":
+		return nameStreamOptions
+	case "max_tokens":
+		return nameMaxTokens
+	case "max_completion_tokens":
+		return nameMaxCompletionTokens
+	case "max_output_tokens":
+		return nameMaxOutputTokens
 	}
 	return nameOther
 }

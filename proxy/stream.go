@@ -177,6 +177,7 @@ func (s *stream) run(*bufio.Writer) {
 		err = s.pump()
 	}
 	if err == nil {
+		s.r.tokens.whole = true
 		err = s.flush()
 	}
 	if err != nil {
@@ -200,7 +201,7 @@ func (s *stream) readFirst() (err error) {
 			return err
 		}
 		if s.isEvent() {
-			if ends, _ := terminator(&s.event, &s.r.json.parser); !s.event.Whole && !ends && s.r.route.terminated {
+			if !s.event.Whole && s.r.route.terminated && !look(&s.event, &s.r.json.parser).ends {
 				return errNoEvent // half of one
 			}
 			s.began = true

@@ -8,35 +8,38 @@ import (
 	"sluice/sse"
 )
 
-// terminator reports whether an event says that the answer is complete, and whether
-// nothing can follow it. A chunk with a finish_reason is often followed by one with usage
-// and by [DONE].
+// found is what an event says of its stream.
+type found struct {
+	ends  bool // the answer is complete
+	last  bool // and nothing can follow: after a finish_reason, a chunk with usage and [DONE] often do
+	usage bool // it may have counts of tokens
+}
+
+// look looks at an event.
 //
 // No event is decoded to find that out. The names that matter all have an underscore or a dot in
 // them, which are rare, and quickly found; only an event in which one of them stands is parsed.
 // Inside a JSON string its quotes would be escaped.
-func terminator(e *sse.Event, parser *fastjson.Parser) (ends, last bool) {
+func look(e *sse.Event, parser *fastjson.Parser) found {
 	data := e.Data
 	for len(data) > 0 && (data[0] == ' ' || data[0] == '\t' || data[0] == '\n') {
 		data = data[1:]
 	}
 	if len(data) < len("[DONE]") {
-		return false, false
+		return found{}
 	}
 	if data[0] != '{' {
 		done := bytes.Equal(bytes.TrimSpace(data), doneData)
-		return done, done
+		return found{ends: done, last: done}
 	}
-	finish, final := marked(data)
-	if final = final && hasFinalType(data, parser); final {
-		return true, true
-	}
-	return finish && hasFinishReason(data, parser), false
+	finish, final, usage := marked(data)
+	final = final && hasFinalType(data, parser)
+	return found{ends: final || finish && hasFinishReason(data, parser), last: final, usage: usage}
 }
 
-// marked reports whether an event may have a finish_reason that is not null, and whether it may be
-// of a final type.
-func marked(data []byte) (finish, final bool) {
+// marked reports whether an event may have a finish_reason that is not null, whether it may be
+// of a final type, and whether it may count tokens.
+func marked(data []byte) (finish, final, usage bool) {
 	for at := bytes.IndexByte(data, '_'); at >= 0; at = next(data, at, '_') {
 		switch {
 		case around(data, at, `"finish`, `reason"`):
@@ -44,6 +47,8 @@ func marked(data []byte) (finish, final bool) {
 			finish = finish || value < len(data) && data[value] == ':' && !bytes.HasPrefix(data[skipSpace(data, value+1):], null)
 		case around(data, at, `"message`, `stop"`):
 			final = true
+		case around(data, at, "", `tokens"`):
+			usage = true
 		}
 	}
 	for at := bytes.IndexByte(data, '.'); at >= 0; at = next(data, at, '.') {
@@ -51,7 +56,7 @@ func marked(data []byte) (finish, final bool) {
 			final = true
 		}
 	}
-	return finish, final
+	return finish, final, usage
 }
 
 // next is where c stands again behind at, -1 if nowhere.

@@ -39,18 +39,18 @@ func TestTerminatorIsWhatDecodingSays(t *testing.T) {
 				}
 			}
 			for _, before := range []string{"", " \t", strings.Repeat(" ", 100)} {
-				if ends, last := terminator(&sse.Event{Data: []byte(before + data)}, &parser); ends != wantEnds || last != wantLast {
-					t.Errorf("%q: %v %v, decoded it says %v %v", data, ends, last, wantEnds, wantLast)
+				if got := look(&sse.Event{Data: []byte(before + data)}, &parser); got.ends != wantEnds || got.last != wantLast {
+					t.Errorf("%q: %+v, decoded it says %v %v", data, got, wantEnds, wantLast)
 				}
 			}
 			for cut := range len(data) { // nothing breaks on less
-				terminator(&sse.Event{Data: []byte(data[:cut])}, &parser)
+				look(&sse.Event{Data: []byte(data[:cut])}, &parser)
 			}
 		}
 	}
 	for data, want := range map[string]bool{"[DONE]": true, " [DONE] ": true, "[DONE": false, "[DONE]x": false, "": false, "done": false} {
-		if ends, last := terminator(&sse.Event{Data: []byte(data)}, &parser); ends != want || last != want {
-			t.Errorf("%q: %v %v", data, ends, last)
+		if got := look(&sse.Event{Data: []byte(data)}, &parser); got.ends != want || got.last != want {
+			t.Errorf("%q: %+v", data, got)
 		}
 	}
 }

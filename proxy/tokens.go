@@ -1,0 +1,267 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fastjson"
+
+	"sluice/limiter"
+	"sluice/pool"
+)
+
+// tokens is what a request takes of its key's tokens: a reservation first, what the upstream
+// says it has used in the end.
+type tokens struct {
+	limited bool // the key has such a limit, and this is its state
+	state   limiter.State
+	charge  limiter.Charge
+	prompt  int64 // what the body is taken for
+
+	// of the answer
+	usage usage
+	whole bool  // a stream has come to its end: its usage is the last word
+	sent  int64 // what its events so far are taken for
+	least int   // bytes of the shortest of them
+	asked bool  // the upstream was asked for a stream's usage, for which the client did not ask
+}
+
+// usage is what an upstream says that an answer has used.
+type usage struct{ input, output int64 }
+
+func (u *usage) known() bool { return u.input > 0 || u.output > 0 }
+
+// bytesPerToken is what a token is taken for where nobody has counted: about what it is in English
+// text.
+const bytesPerToken = 4
+
+// reserve charges the key's tokens with what the request may use: what its body is taken for, and
+// the most that it lets the model generate.
+func (r *request) reserve() *failure {
+	t := &r.tokens
+	if !r.key.CountsTokens() {
+		return nil
+	}
+	t.prompt = promptTokens(r.body)
+	c, state, admitted, limited := r.key.Reserve(r.proxy.clock(), t.prompt+r.outputCap())
+	t.charge, t.state, t.limited = c, state, limited
+	if admitted {
+		return nil
+	}
+	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
+		state.Limit, r.period(), min(t.prompt+r.outputCap(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
+	f.retryAfter = state.RetryAfter
+	return f
+}
+
+// outputCap is the most tokens that the client lets the model generate.
+func (r *request) outputCap() int64 {
+	most := int64(-1)
+	for _, name := range [...]name{nameMaxTokens, nameMaxCompletionTokens, nameMaxOutputTokens} {
+		if m := r.fields.members.find(name); m != nil {
+			if n, err := strconv.ParseInt(borrowString(r.value(m)), 10, 64); err == nil && n >= 0 {
+				most = max(most, min(n, limiter.MaxLimit))
+			}
+		}
+	}
+	if most < 0 {
+		most = int64(r.snapshot.config.Keys.DefaultReservation)
+	}
+	return most
+}
+
+// promptTokens is what a body is taken for. Base64 is not text; an image's tokens do not follow
+// from its bytes.
+func promptTokens(body []byte) int64 {
+	text := len(body)
+	for rest := body; ; {
+		i := bytes.Index(rest, base64Marker)
+		if i < 0 {
+			break
+		}
+		rest = rest[i+len(base64Marker):]
+		n := base64Length(rest)
+		text -= n
+		rest = rest[n:]
+	}
+	for rest := body; ; {
+		i := bytes.Index(rest, dataName)
+		if i < 0 {
+			break
+		}
+		rest = rest[i+len(dataName):]
+		at := skipSpace(rest, 0)
+		if at == len(rest) || rest[at] != ':' {
+			continue
+		}
+		if at = skipSpace(rest, at+1); at == len(rest) || rest[at] != '"' {
+			continue
+		}
+		rest = rest[at+1:]
+		if n := base64Length(rest); n >= leastBase64 && n < len(rest) && rest[n] == '"' {
+			text -= n
+			rest = rest[n:]
+		}
+	}
+	return int64(text+bytesPerToken-1) / bytesPerToken
+}
+
+var (
+	base64Marker = []byte(";base64,") // of a data: URL
+	dataName     = []byte(`"data"`)   // of an audio or image part
+)
+
+// leastBase64 is how long a string must be to be taken for base64 by its characters alone.
+const leastBase64 = 256
+
+// base64Length is how many characters of base64 b begins with.
+func base64Length(b []byte) int {
+	for i, c := range b {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '+', c == '/', c == '-', c == '_', c == '=':
+		case c == '\\' && i+1 < len(b) && b[i+1] == '/':
+		default:
+			return i
+		}
+	}
+	return len(b)
+}
+
+// settle makes of the reservation what the request has used.
+func (r *request) settle() {
+	t := &r.tokens
+	if !t.limited {
+		return
+	}
+	t.charge.Settle(r.proxy.clock(), r.used(t.charge.Reserved()))
+}
+
+// used is what the upstream said; where it said nothing, what the body and the events that were
+// sent are taken for; and nothing for an error. A whole answer that does not say is taken for what
+// was reserved.
+func (r *request) used(reserved int64) int64 {
+	t := &r.tokens
+	n := len(r.attempts)
+	switch {
+	case n == 0:
+		return 0
+	case t.usage.known() && (t.whole || !r.stream):
+		return t.usage.input + t.usage.output
+	case t.usage.known(): // so far
+		return t.usage.input + max(t.usage.output, t.sent)
+	case r.stream:
+		return t.prompt + t.sent
+	case r.failure != nil && r.failure.left:
+		return t.prompt // the upstream has read it
+	case r.failure != nil, r.attempts[n-1].status/100 != 2:
+		return 0
+	}
+	return reserved
+}
+
+// count takes an event into account that is sent to the client, if it carries text. Such an event's
+// frame is about as long as the shortest of them; what is longer is text, and each has a token at least.
+func (t *tokens) count(data []byte) {
+	if !bytes.Contains(data, deltaName) && !bytes.Contains(data, textName) {
+		return
+	}
+	if t.least == 0 || len(data) < t.least {
+		t.least = len(data)
+	}
+	t.sent += max(1, int64(len(data)-t.least)/bytesPerToken)
+}
+
+var (
+	deltaName = []byte(`"delta"`)
+	textName  = []byte(`"text"`)
+)
+
+// readUsage reads the usage of a whole JSON answer, which nearly always is among its last members.
+func (r *request) readUsage(body []byte) {
+	if !r.tokens.limited {
+		return
+	}
+	const near = 2 << 10
+	for _, part := range [...][]byte{body[max(0, len(body)-near):], body} {
+		for rest := part; ; {
+			i := bytes.Index(rest, usageName)
+			if i < 0 {
+				break
+			}
+			rest = rest[i+len(usageName):]
+			at := skipSpace(rest, 0)
+			if at == len(rest) || rest[at] != ':' {
+				continue
+			}
+			at = skipSpace(rest, at+1)
+			if end, err := valueEnd(rest, at); err == nil && rest[at] == '{' {
+				if v, err := r.json.parser.ParseBytes(rest[at:end]); err == nil {
+					r.tokens.usage.add(v)
+				}
+			}
+		}
+		if r.tokens.usage.known() {
+			return
+		}
+	}
+}
+
+var usageName = []byte(`"usage"`)
+
+// readEventUsage reads the usage that an event has: OpenAI's at its top, Anthropic's there or in the
+// message that begins, the Responses API's in the response that ends. extra is true for a chunk that
+// holds nothing else.
+func (t *tokens) readEventUsage(data []byte, parser *fastjson.Parser) (extra bool) {
+	v, err := parser.ParseBytes(data)
+	if err != nil {
+		return false
+	}
+	for _, in := range [...]*fastjson.Value{v, v.Get("message"), v.Get("response")} {
+		if in != nil {
+			t.usage.add(in.Get("usage"))
+		}
+	}
+	choices := v.Get("choices")
+	return choices != nil && choices.Type() == fastjson.TypeArray && len(choices.GetArray()) == 0 && v.Get("usage").Type() == fastjson.TypeObject
+}
+
+// add takes the counts of a usage object. They grow in the course of a stream: the largest counts.
+func (u *usage) add(v *fastjson.Value) {
+	if v == nil || v.Type() != fastjson.TypeObject {
+		return
+	}
+	n := func(name string) int64 { return min(max(0, v.GetInt64(name)), limiter.MaxLimit) }
+	// Anthropic's input_tokens are without those that its cache has written or read.
+	input := max(n("prompt_tokens"), n("input_tokens")+n("cache_creation_input_tokens")+n("cache_read_input_tokens"))
+	output := max(n("completion_tokens"), n("output_tokens"))
+	if input == 0 && output == 0 {
+		input = n("total_tokens")
+	}
+	u.input, u.output = max(u.input, input), max(u.output, output)
+}
+
+// askUsage decides whether target is asked for a stream's usage, and makes the stream_options that do.
+func (r *request) askUsage(target *pool.Target) bool {
+	if !r.tokens.limited || !r.fields.stream || !target.StreamUsage || !r.route.streamOptions {
+		return false
+	}
+	m := r.fields.members.find(nameStreamOptions)
+	if m == nil {
+		r.options = append(r.options[:0], `{"include_usage":true}`...)
+		return true
+	}
+	v, err := r.json.parser.ParseBytes(r.value(m))
+	switch {
+	case err != nil:
+		return false
+	case v.Type() == fastjson.TypeNull:
+		r.options = append(r.options[:0], `{"include_usage":true}`...)
+		return true
+	case v.Type() != fastjson.TypeObject || v.GetBool("include_usage"):
+		return false // the upstream will refuse it, or the client has asked
+	}
+	v.Set("include_usage", r.json.arena.NewTrue())
+	r.options = v.MarshalTo(r.options[:0])
+	return true
+}
