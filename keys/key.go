@@ -225,6 +225,15 @@ func (k *Key) Reserve(now time.Duration, tokens int64) (c limiter.Charge, state 
 	return c, state, admitted, true
 }
 
+// Unsettled is how many charges of the key's tokens are to be settled.
+func (k *Key) Unsettled() int64 {
+	l := k.tokens.Load()
+	if l == nil {
+		return 0
+	}
+	return l.Open()
+}
+
 // LeftTokens says what is left of the key's tokens.
 func (k *Key) LeftTokens(now time.Duration) (state limiter.State, limited bool) {
 	l := k.tokens.Load()

@@ -22,6 +22,7 @@ type Ledger struct {
 	at     uint64              // the current sub-window
 	spent  [ringMask + 1]int64 // in each sub-window that still matters
 	used   int64               // their sum
+	open   int64               // charges that are not settled
 	epoch  int                 // grows with each change of the period
 	carry  uint64              // the sub-window that holds what was used when it changed
 }
@@ -73,6 +74,7 @@ func (l *Ledger) Reserve(now time.Duration, amount int64) (c Charge, s State, ad
 	}
 	l.spent[l.at&ringMask] += amount
 	l.used += amount
+	l.open++
 	return Charge{ledger: l, amount: amount, at: l.at, epoch: l.epoch}, l.state(now, 0), true
 }
 
@@ -82,6 +84,13 @@ func (l *Ledger) Peek(now time.Duration) State {
 	defer l.mu.Unlock()
 	l.advance(now)
 	return l.state(now, 1)
+}
+
+// Open is how many charges are not settled yet.
+func (l *Ledger) Open() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
 }
 
 // Reserved is the amount that was charged.
@@ -97,6 +106,7 @@ func (c *Charge) Settle(now time.Duration, actual int64) {
 	c.ledger = nil
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.open--
 	l.advance(now)
 	if more := max(0, actual) - c.amount; more >= 0 {
 		l.spent[l.at&ringMask] += more

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/internal/upstreamtest"
+	"sluice/keys"
 )
 
 // The tests in this file run in bubbles with a clock of their own, which stands still while
@@ -28,7 +29,7 @@ const (
 admin: {token: 0123456789abcdef}
 retry: {base: 100ms, max: 1s}
 timeouts: {connect: 2s, first_byte: 10s, response: 20s, total: 60s, stream_idle: 5s, stream_keepalive: 15s}
-upstreams: {a: {base_url: "HTTP://a.example.com/v1"}, b: {base_url: "http://b.example.com/v1"}}
+upstreams: {a: {base_url: "HTTP://a.example.com/v1", max_in_flight: 1}, b: {base_url: "http://b.example.com/v1", max_in_flight: 1}}
 models:
   m: {targets: [{upstream: a, model: a-m}], MORE}
   n: {targets: [{upstream: b, model: b-n}], max_retries: 0}
@@ -230,6 +231,8 @@ func meet(t *testing.T, f fault, streamed bool, mode string) {
 	a, b := upstreamtest.NewScript(t, secure, steps...), upstreamtest.NewScript(t, nil, good)
 	hosts := upstreamtest.Hosts{"a.example.com": a, "b.example.com": b}
 	g := startInMemory(t, strings.NewReplacer("HTTP", scheme, "MORE", more).Replace(config), "", hosts.Dial)
+	most := int64(1000) // and every other limit that there is
+	_, g.secret = g.key(keys.Spec{Name: "limited", Limits: keys.Limits{Requests: &most, Tokens: &most, Concurrent: &most}})
 	began := time.Now()
 	got := g.post("/v1/chat/completions", body)
 	took := time.Since(began)
@@ -306,14 +309,21 @@ func meet(t *testing.T, f fault, streamed bool, mode string) {
 	// How long it must have taken: each attempt its time, and before the k-th retry no more
 	// than the base doubled k-1 times.
 	least := time.Duration(tries) * e.takes
-	most := least
+	longest := least
 	for k := range asked - 1 {
-		most += retryBase << k
+		longest += retryBase << k
 	}
-	if took < least || took > most {
-		t.Errorf("it took %v, want %v to %v", took, least, most)
+	if took < least || took > longest {
+		t.Errorf("it took %v, want %v to %v", took, least, longest)
 	}
 	g.wantNothingLeft()
+
+	// What it must have cost the key: an answer, nothing else.
+	key := g.keys.Lookup([]byte(g.secret))
+	requests, _ := key.Left(g.p.clock())
+	if tokens, _ := key.LeftTokens(g.p.clock()); requests.Remaining != most-1 || (tokens.Remaining < most) != success {
+		t.Errorf("%d requests and %d tokens of %d are left", requests.Remaining, tokens.Remaining, most)
+	}
 }
 
 // wantNothingLeft waits until nothing is under way any more, and holds the counts against that.
@@ -335,6 +345,18 @@ func (g *gateway) wantNothingLeft() {
 			if target.InFlight != 0 {
 				g.t.Errorf("%s at %s has %d in flight", target.Target, s.Name, target.InFlight)
 			}
+		}
+	}
+	if n := g.p.memory.InFlight(); n != 0 {
+		g.t.Errorf("%d bytes of bodies are held", n)
+	}
+	list, _, err := g.keys.List(1000, "")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, k := range list {
+		if k.Gate.InFlight() != 0 || k.Unsettled() != 0 {
+			g.t.Errorf("key %s has %d in flight, and %d charges to settle", k.Spec().Name, k.Gate.InFlight(), k.Unsettled())
 		}
 	}
 	g.p.conns.mu.Lock()

@@ -288,3 +288,14 @@ func chunks(conn net.Conn, parts ...string) {
 func writeChunk(w io.Writer, p string) {
 	_, _ = io.WriteString(w, strconv.FormatInt(int64(len(p)), 16)+"\r\n"+p+"\r\n")
 }
+
+// chunked is events, a chunk each.
+func chunked(events string) string {
+	var b strings.Builder
+	for e := range strings.SplitAfterSeq(events, "\n\n") {
+		if e != "" {
+			writeChunk(&b, e)
+		}
+	}
+	return b.String()
+}

@@ -122,16 +122,6 @@ func streamEvents(n int) string {
 	return strings.Repeat(`data: {"id":"x","choices":[{"delta":{"content":"word"}}]}`+"\n\n", n) + "data: [DONE]\n\n"
 }
 
-func chunked(events string) string {
-	var b strings.Builder
-	for e := range strings.SplitAfterSeq(events, "\n\n") {
-		if e != "" {
-			writeChunk(&b, e)
-		}
-	}
-	return b.String()
-}
-
 // TestNothingIsAllocated: in steady state a request allocates nothing of the gateway's own from its
 // first byte to its last. What remains is the server's: it drains the body with an io.LimitReader,
 // and makes a stream's pipe.

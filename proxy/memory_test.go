@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/internal/upstreamtest"
+)
+
+const twoBodies = oneModel + "limits: {body: 8MiB, memory: 16MiB}\n"
+
+// TestMemoryIsBounded: bodies that go beyond limits.memory are refused before they are read, small
+// ones are not, and all is given back.
+func TestMemoryIsBounded(t *testing.T) {
+	proceed := make(chan struct{})
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, r *upstreamtest.Recorded) {
+		if len(r.Body) > 1<<20 {
+			<-proceed
+		}
+		_, _ = io.WriteString(conn, okReply)
+	})
+	g := startTCP(t, twoBodies, up.Address())
+	big := `{"model":"m","x":"` + strings.Repeat("y", 7<<20) + `"}`
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() { right(t)(0, g.post("/v1/chat/completions", big)) })
+	}
+	eventually(t, "both are upstream", func() bool { return len(up.Requests()) == 2 })
+	if held := g.p.memory.InFlight(); held < 14<<20 || held > 16<<20 {
+		t.Errorf("%d bytes are held", held)
+	}
+	a := g.post("/v1/chat/completions", big)
+	errorRow{503, "overloaded_error", "", "overloaded", "limits.memory"}.check(t, a)
+	if a.header.Get("Retry-After") != "1" {
+		t.Errorf("%v", a.header)
+	}
+	// Who asks first is told before the body is sent.
+	if got := g.raw(fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", g.secret, len(big))); !strings.HasPrefix(got, "HTTP/1.1 503 ") {
+		t.Errorf("%.100q", got)
+	}
+	if a := g.post("/v1/chat/completions", plainM); a.status != 200 {
+		t.Errorf("a small one gets %d %s", a.status, a.body)
+	}
+	// One whose length is not known is refused when it has grown too large.
+	req, _ := http.NewRequest("POST", "http://gateway.test/v1/chat/completions", io.MultiReader(strings.NewReader(big)))
+	req.Header.Set("Authorization", "Bearer "+g.secret)
+	if resp, err := g.client.Do(req); err != nil || resp.StatusCode != 503 {
+		t.Errorf("%v, %v", resp, err)
+	} else {
+		resp.Body.Close()
+	}
+	close(proceed)
+	wg.Wait()
+	eventually(t, "all is given back", func() bool { return g.p.memory.InFlight() == 0 })
+	if a := g.post("/v1/chat/completions", big); a.status != 200 {
+		t.Errorf("afterwards: %d %s", a.status, a.body)
+	}
+}
+
+// TestAnnouncedBytesHoldNothing: memory follows what arrives.
+func TestAnnouncedBytesHoldNothing(t *testing.T) {
+	up := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
+	g := startTCP(t, twoBodies, up.Address())
+	for range 10 {
+		conn, err := net.Dial("tcp", g.ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n{", g.secret, 8<<20)
+	}
+	eventually(t, "ten bodies have begun", func() bool { return g.p.gate.InFlight() == 10 })
+	if held := g.p.memory.InFlight(); held > 1<<20 {
+		t.Errorf("%d bytes are held for ten", held)
+	}
+	if a := g.post("/v1/chat/completions", `{"model":"m","x":"`+strings.Repeat("y", 7<<20)+`"}`); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// TestAnswersCountToo: a large one that is held for a slow client keeps new bodies out, and is itself
+// not refused.
+func TestAnswersCountToo(t *testing.T) {
+	answer := `{"x":"` + strings.Repeat("y", 20<<20) + `"}`
+	up := upstreamtest.NewRaw(t, upstreamtest.Reply(reply("200 OK", "application/json", answer)))
+	g := startTCP(t, twoBodies, up.Address())
+	conn := g.begin(plainM) // and reads nothing
+	eventually(t, "the answer is held", func() bool { return g.p.memory.InFlight() > 20<<20 })
+	if a := g.post("/v1/chat/completions", `{"model":"m","x":"`+strings.Repeat("y", 1<<20)+`"}`); a.status != 503 {
+		t.Errorf("%d", a.status)
+	}
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if n, err := io.Copy(io.Discard, io.LimitReader(conn, int64(len(answer)))); err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	conn.Close()
+	eventually(t, "all is given back", func() bool { return g.p.memory.InFlight() == 0 })
+}
