@@ -40,9 +40,11 @@ fuzz:
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./config
 	$(GO) test -run '^$$' -fuzz '^FuzzLookup$$' -fuzztime $(FUZZTIME) ./keys
 
-# Clients, ways that fail, and a judge of every answer. The flags are TestSoak's.
+# Clients, ways that fail, and a judge of every answer; and a flood of slow and of large requests
+# beside which others go on. The flags are TestSoak's.
 soak:
 	$(GO) test -v -race -tags soak -run '^TestSoak$$' -timeout 10m . -soaktime $(SOAKTIME)
+	$(GO) test -count=1 -v -tags soak -run '^TestFlood$$' -timeout 5m .
 
 # What sluice costs beside nginx, HAProxy and the smallest fasthttp proxy; nginx and haproxy are
 # measured where they are installed. The report goes to bench/results.

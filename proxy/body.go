@@ -2,11 +2,17 @@ package proxy
 
 import (
 	"io"
+	"runtime"
 	"time"
 )
 
 // firstRead is how much room a body gets before any of it that is not yet here.
 const firstRead = 16 << 10
+
+// fairRead is how much of a body is read before other requests have their turn. Whoever sends
+// fast could otherwise be read from for milliseconds on end, and hundreds of such keep a small request waiting
+// for seconds.
+const fairRead = 64 << 10
 
 // readBody reads the whole body. Memory follows the bytes that arrive, not the length that
 // was announced.
@@ -16,8 +22,12 @@ func (r *request) readBody() *failure {
 	if announced > limit {
 		return tooLarge(limit)
 	}
-	if announced > freeMemory && !r.proxy.roomFor(int64(announced)) {
-		return r.outOfMemory()
+	if announced > freeMemory {
+		if !r.proxy.memory.Take(int64(announced)) {
+			return r.outOfMemory()
+		}
+		r.conn.promised.Store(int64(announced))
+		defer r.conn.unpromise()
 	}
 	stream := r.ctx.RequestBodyStream()
 	if stream == nil {
@@ -32,13 +42,16 @@ func (r *request) readBody() *failure {
 				room = min(room, announced+1) // one more, to see the end without growing
 			}
 			room = max(room, len(r.body)+1)
-			if !r.takeMemory(&r.bodyMemory, room) {
+			if !r.takeMemory(room) {
 				return r.outOfMemory()
 			}
 			r.body = r.proxy.growBody(r.body, room)
 		}
-		n, err := stream.Read(r.body[len(r.body):cap(r.body)])
+		n, err := stream.Read(r.body[len(r.body):min(cap(r.body), len(r.body)+fairRead)])
 		r.body = r.body[:len(r.body)+n]
+		if n == fairRead {
+			runtime.Gosched()
+		}
 		switch {
 		case len(r.body) > limit:
 			return tooLarge(limit)
@@ -62,24 +75,27 @@ func (p *Proxy) roomFor(n int64) bool {
 	return limit == 0 || n <= limit-p.memory.InFlight()
 }
 
-// takeMemory has *held bytes, which r holds already, grow to n.
-func (r *request) takeMemory(held *int64, n int) bool {
-	more := int64(n) - *held
+// takeMemory has the bytes that r holds for its body grow to n. What was promised for it goes
+// first.
+func (r *request) takeMemory(n int) bool {
+	more := int64(n) - r.bodyMemory
 	if n <= freeMemory || more <= 0 {
 		return true
 	}
-	if !r.proxy.memory.Take(more) {
+	promised := r.conn.takePromised(more)
+	if !r.proxy.memory.Take(more - promised) {
+		r.proxy.memory.Give(promised)
 		return false
 	}
-	*held += more
+	r.bodyMemory += more
 	return true
 }
 
-// holdMemory is takeMemory for what cannot be refused.
-func (r *request) holdMemory(held *int64, n int) {
-	if more := int64(n) - *held; n > 2*freeMemory && more > 0 {
+// holdMemory is takeMemory for the answer, which cannot be refused any more.
+func (r *request) holdMemory(n int) {
+	if more := int64(n) - r.answerMemory; n > 2*freeMemory && more > 0 {
 		r.proxy.memory.Add(more)
-		*held += more
+		r.answerMemory += more
 	}
 }
 

@@ -3,12 +3,14 @@ package proxy
 import (
 	"bytes"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/limiter"
 	"sluice/pool"
 )
 
@@ -27,6 +29,14 @@ const (
 	// sweepEvery is how often clients of waiting requests are asked whether they are
 	// still there, and slow ones are looked for.
 	sweepEvery = 250 * time.Millisecond
+
+	// slowBody is after how many sweeps a body that has not arrived gets memory only as it does:
+	// to announce much and to send nothing must not keep others out.
+	slowBody = 4
+
+	// connMemory is what a connection has besides the buffer for a head: its goroutine, the
+	// buffer for an answer's head.
+	connMemory = 16 << 10
 )
 
 // clientConn is a client's connection.
@@ -44,13 +54,17 @@ type clientConn struct {
 	// streamed is a stream whose head has not been written yet.
 	streamed atomic.Pointer[stream]
 
+	// promised is how much of limits.memory is kept for what has not arrived yet of a body.
+	promised atomic.Int64
+
 	closed atomic.Bool
+
+	since atomic.Uint64 // the sweep before the request began
 
 	mu      sync.Mutex
 	readBy  time.Time // until when a read may take; zero for any time
 	expired bool      // a read would fail
 	waiting aborter   // aborted when the client leaves
-	since   uint64    // the sweep before the request began; written while nothing waits
 }
 
 // Write is the server's way to the client. The head of a stream's answer is left to the stream,
@@ -154,12 +168,27 @@ func (c *clientConn) discard() {
 			return
 		}
 		left -= n
+		runtime.Gosched() // everybody else is more important
 	}
 }
 
+// takePromised takes up to n of what was promised.
+func (c *clientConn) takePromised(n int64) int64 {
+	for {
+		promised := c.promised.Load()
+		if taken := min(n, promised); c.promised.CompareAndSwap(promised, promised-taken) {
+			return taken
+		}
+	}
+}
+
+// unpromise gives back what is left of it.
+func (c *clientConn) unpromise() { c.all.memory.Give(c.promised.Swap(0)) }
+
 // begin is called when a request begins.
 func (c *clientConn) begin(r *request) {
-	c.current, c.since = r, c.all.sweeps.Load()
+	c.current = r
+	c.since.Store(c.all.sweeps.Load())
 }
 
 // await has x aborted should the client leave, or the process end; release ends that.
@@ -238,7 +267,10 @@ func (c *clientConn) check(sweep uint64, now time.Time) (left bool) {
 		c.expired = true
 		_ = c.Conn.SetReadDeadline(now)
 	}
-	return c.waiting != nil && c.since+1 < sweep && pool.Gone(c.Conn) && c.waiting.Abort(pool.ClientLeft)
+	if c.promised.Load() > 0 && c.since.Load()+slowBody < sweep {
+		c.unpromise()
+	}
+	return c.waiting != nil && c.since.Load()+1 < sweep && pool.Gone(c.Conn) && c.waiting.Abort(pool.ClientLeft)
 }
 
 // conns are a listener's connections. fasthttp does not tell a handler that its client
@@ -248,6 +280,8 @@ type conns struct {
 	net.Listener
 	writeTimeout func() time.Duration
 	left         func() // called for each client that left
+	memory       *limiter.Gate
+	each         int64 // bytes that a connection takes of it
 
 	sweeps atomic.Uint64
 	cut    atomic.Bool // the process ends: what still begins to wait is aborted
@@ -259,8 +293,8 @@ type conns struct {
 	set map[*clientConn]struct{}
 }
 
-func newConns(ln net.Listener, writeTimeout func() time.Duration, left func()) *conns {
-	s := &conns{Listener: ln, writeTimeout: writeTimeout, left: left, set: map[*clientConn]struct{}{},
+func newConns(ln net.Listener, writeTimeout func() time.Duration, left func(), memory *limiter.Gate, each int64) *conns {
+	s := &conns{Listener: ln, writeTimeout: writeTimeout, left: left, memory: memory, each: each, set: map[*clientConn]struct{}{},
 		stop: make(chan struct{}), done: make(chan struct{})}
 	go s.sweep()
 	return s
@@ -276,13 +310,18 @@ func (s *conns) Accept() (net.Conn, error) {
 	s.mu.Lock()
 	s.set[c] = struct{}{}
 	s.mu.Unlock()
+	s.memory.Add(s.each)
 	return c, nil
 }
 
 func (s *conns) remove(c *clientConn) {
 	s.mu.Lock()
+	_, open := s.set[c]
 	delete(s.set, c)
 	s.mu.Unlock()
+	if open {
+		s.memory.Give(s.each)
+	}
 }
 
 // list appends the connections to dst.

@@ -100,7 +100,7 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 	cfg := p.snapshot.Load().config
 	p.conns = newConns(ln,
 		func() time.Duration { return p.snapshot.Load().config.Timeouts.Client.Write.Std() },
-		p.metrics.CancelledUpstreams.Inc)
+		p.metrics.CancelledUpstreams.Inc, &p.memory, int64(cfg.Limits.Head)+connMemory)
 	p.server = &fasthttp.Server{
 		Handler:                      p.handle,
 		ErrorHandler:                 p.refuseHead,

@@ -124,7 +124,7 @@ func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended boo
 			buf = grow(buf, 2*cap(buf))
 		}
 		// It has been paid for, so that it is not refused; new bodies are.
-		r.holdMemory(&r.answerMemory, cap(buf))
+		r.holdMemory(cap(buf))
 		n, err := r.exchange.Read(buf[len(buf):min(cap(buf), room+limit+1)])
 		buf = buf[:len(buf)+n]
 		if ended = err == io.EOF; !ended && err != nil {
