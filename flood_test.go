@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -38,6 +39,8 @@ upstreams: {up: {base_url: %q, max_in_flight: 256}}
 models: {m: {targets: [{upstream: up}]}}
 `
 )
+
+var floodFactor = flag.Float64("floodfactor", 2, "how much the flood may raise the p99 of others")
 
 // TestFlood: ten thousand connections that send a byte a second, two thousand clients that post
 // 5 MB at once, and one that never reads its stream. Another key's p99 stays within twice its usual, the
@@ -82,7 +85,7 @@ func TestFlood(t *testing.T) {
 	peak := s.peak(t)
 	t.Logf("p99 %v, under the flood %v (%d and %d requests); peak memory %d MiB; large bodies: %v; %d of %d slow connections cut off",
 		usual.p99, under.p99, usual.n, under.n, peak>>20, done.Large, done.Cut, done.Slow)
-	if under.p99 > 2*usual.p99 {
+	if float64(under.p99) > *floodFactor*float64(usual.p99) {
 		t.Errorf("p99 rose from %v to %v", usual.p99, under.p99)
 	}
 	if peak > floodProcess {
