@@ -26,6 +26,8 @@ import (
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+
+	"sluice/pool"
 )
 
 var (
@@ -157,7 +159,7 @@ func TestSoak(t *testing.T) {
 	dir := t.TempDir()
 	text, models := soakConfig(t, dir, strings.TrimPrefix(up.URL, "http://"))
 	n := beginIn(t, dir, text)
-	s := &soak{t: t, n: n, models: models, key: n.key(`{"name":"soak"}`), counts: map[string]int{},
+	s := &soak{t: t, n: n, models: models, key: n.key(`{"name":"soak","limits":{"requests":100000000,"tokens":1000000000,"concurrent":100000}}`), counts: map[string]int{},
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *soakClients, DisableCompression: true}}}
 	ctx, cancel := context.WithTimeout(context.Background(), *soakTime)
 	defer cancel()
@@ -189,6 +191,16 @@ func TestSoak(t *testing.T) {
 			}
 		}
 	}
+	var upstreams struct{ Data []pool.Status }
+	_, list := n.call("GET", n.admin+"/api/upstreams", adminToken, "")
+	if err := json.Unmarshal([]byte(list), &upstreams); err != nil || len(upstreams.Data) == 0 {
+		t.Errorf("%s, %v", list, err)
+	}
+	for _, u := range upstreams.Data {
+		if u.Waiting != 0 || u.MaxInFlight != 15 {
+			t.Errorf("at the end %+v", u)
+		}
+	}
 }
 
 // soakConfig puts a toxic way to the provider behind an upstream each, and makes models of
@@ -197,7 +209,7 @@ func soakConfig(t *testing.T, dir, provider string) (text string, models []strin
 	var upstreams, targets, list strings.Builder
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	add := func(name, address string) {
-		fmt.Fprintf(&upstreams, "  %s: {base_url: \"http://%s/v1\"}\n", name, address)
+		fmt.Fprintf(&upstreams, "  %s: {base_url: \"http://%s/v1\", max_in_flight: 15, queue_timeout: 300ms}\n", name, address)
 		fmt.Fprintf(&targets, "{upstream: %s}, ", name)
 		fmt.Fprintf(&list, "  only-%s: {targets: [{upstream: %s}], max_retries: 1}\n", name, name)
 		fmt.Fprintf(&list, "  safe-%s: {targets: [{upstream: %s}], max_retries: 1, fallbacks: [only-clean]}\n", name, name)
@@ -358,7 +370,7 @@ func judgeError(resp *http.Response, got []byte, readErr error) (string, error) 
 		return "", errors.New("an unexpected status")
 	case v.Error.Code == "internal":
 		return "", errors.New("a fault of the gateway's own")
-	case trail == "" && v.Error.Code != "no_healthy_upstream":
+	case trail == "" && v.Error.Code != "no_healthy_upstream" && v.Error.Code != "overloaded":
 		return "", errors.New("an error without a trail")
 	}
 	return fmt.Sprintf("error: %d %s", resp.StatusCode, v.Error.Code), nil
