@@ -234,13 +234,14 @@ func (k *Key) Unsettled() int64 {
 	return l.Open()
 }
 
-// LeftTokens says what is left of the key's tokens.
-func (k *Key) LeftTokens(now time.Duration) (state limiter.State, limited bool) {
+// LeftTokens says what Reserve would find, without charging.
+func (k *Key) LeftTokens(now time.Duration, tokens int64) (state limiter.State, admitted, limited bool) {
 	l := k.tokens.Load()
 	if l == nil {
-		return limiter.State{}, false
+		return limiter.State{}, true, false
 	}
-	return l.Peek(now), true
+	state, admitted = l.Peek(now, tokens)
+	return state, admitted, true
 }
 
 // set makes spec take effect. What the window has counted stays counted: a window of

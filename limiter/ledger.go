@@ -25,6 +25,7 @@ type Ledger struct {
 	open   int64               // charges that are not settled
 	epoch  int                 // grows with each change of the period
 	carry  uint64              // the sub-window that holds what was used when it changed
+	before uint64              // and the sub-window of the period before that it was then
 }
 
 // Charge is an amount in a Ledger, to be settled.
@@ -54,6 +55,7 @@ func (l *Ledger) Set(limit int64, period, now time.Duration) {
 }
 
 func (l *Ledger) setPeriod(period, now time.Duration) {
+	l.before = l.at
 	l.period, l.width = period, (period+subWindows-1)/subWindows
 	l.at = l.number(now)
 	l.spent = [ringMask + 1]int64{}
@@ -78,12 +80,13 @@ func (l *Ledger) Reserve(now time.Duration, amount int64) (c Charge, s State, ad
 	return Charge{ledger: l, amount: amount, at: l.at, epoch: l.epoch}, l.state(now, 0), true
 }
 
-// Peek says what is left.
-func (l *Ledger) Peek(now time.Duration) State {
+// Peek says what Reserve would find, without charging.
+func (l *Ledger) Peek(now time.Duration, amount int64) (s State, admitted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.advance(now)
-	return l.state(now, 1)
+	amount = min(amount, l.limit)
+	return l.state(now, amount), l.used+amount <= l.limit
 }
 
 // Open is how many charges are not settled yet.
@@ -111,16 +114,24 @@ func (c *Charge) Settle(now time.Duration, actual int64) {
 	if more := max(0, actual) - c.amount; more >= 0 {
 		l.spent[l.at&ringMask] += more
 		l.used += more
-	} else {
-		at := c.at
-		if c.epoch != l.epoch {
-			at = l.carry
-		}
-		if l.at-at <= subWindows { // else it is forgotten
-			l.spent[at&ringMask] += more
-			l.used += more
-		}
+	} else if at, counts := l.where(c); counts {
+		l.spent[at&ringMask] += more
+		l.used += more
 	}
+}
+
+// where is the sub-window that holds c, if it is not forgotten. Of a charge that is older than
+// two changes of the period that cannot be told any more.
+func (l *Ledger) where(c *Charge) (at uint64, counts bool) {
+	switch {
+	case c.epoch == l.epoch:
+		at = c.at
+	case c.epoch == l.epoch-1 && l.before-c.at <= subWindows:
+		at = l.carry
+	default:
+		return 0, false
+	}
+	return at, l.at-at <= subWindows
 }
 
 // advance forgets what is older than the period at now.

@@ -60,10 +60,12 @@ func TestLedgerAgainstReference(t *testing.T) {
 			}
 			amount := rnd.Int64N(limit + limit/4 + 1)
 			want := min(amount, limit)
-			before := l.Peek(clock)
+			before, would := l.Peek(clock, amount)
 			c, s, ok := l.Reserve(clock, amount)
 			strict, remembered := since(all, clock-period), since(all, clock-(subWindows+1)*l.width+1)
 			switch {
+			case ok != would:
+				t.Fatalf("seed %d: Peek said %v, Reserve %v", seed, would, ok)
 			case ok && strict+want > limit:
 				t.Fatalf("seed %d: %d admitted at %v beside %d of %d", seed, want, clock, strict, limit)
 			case !ok && remembered+want <= limit:
@@ -90,7 +92,7 @@ func TestLedgerAgainstReference(t *testing.T) {
 				t.Fatalf("seed %d: RetryAfter %v of %d is wrong", seed, s.RetryAfter, want)
 			}
 			copied := &Ledger{period: l.period, width: l.width, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
-			if got := copied.Peek(clock + s.Reset); got.Remaining != limit {
+			if got, _ := copied.Peek(clock+s.Reset, 0); got.Remaining != limit {
 				t.Fatalf("seed %d: Reset %v, then %+v", seed, s.Reset, got)
 			}
 		}
@@ -105,19 +107,41 @@ func TestLedgerKeepsWhatIsUsed(t *testing.T) {
 	l := NewLedger(100, time.Minute, 0)
 	c, _, _ := l.Reserve(0, 60)
 	l.Set(100, time.Hour, 30*time.Second)
-	if s := l.Peek(31 * time.Second); s.Remaining != 40 {
+	if s, _ := l.Peek(31*time.Second, 0); s.Remaining != 40 {
 		t.Errorf("after the change: %+v", s)
 	}
 	c.Settle(32*time.Second, 10)
-	if s := l.Peek(33 * time.Second); s.Remaining != 90 {
+	if s, _ := l.Peek(33*time.Second, 0); s.Remaining != 90 {
 		t.Errorf("after settling: %+v", s)
 	}
 	l.Set(5, time.Hour, 34*time.Second)
 	if _, s, ok := l.Reserve(35*time.Second, 1); ok || s.Remaining != 0 || s.Limit != 5 {
 		t.Errorf("over the new limit: %v %+v", ok, s)
 	}
-	if s := l.Peek(2 * time.Hour); s.Remaining != 5 || s.Reset != 0 {
+	if s, _ := l.Peek(2*time.Hour, 0); s.Remaining != 5 || s.Reset != 0 {
 		t.Errorf("in the end: %+v", s)
+	}
+}
+
+// TestLedgerForgetsOnce: what was forgotten before the period changed is not given back after.
+func TestLedgerForgetsOnce(t *testing.T) {
+	l := NewLedger(100, time.Second, 0)
+	c, _, _ := l.Reserve(0, 100)
+	l.Set(100, 10*time.Second, 5*time.Second)
+	c.Settle(6*time.Second, 0)
+	if _, _, ok := l.Reserve(6*time.Second, 100); !ok {
+		t.Error("the first is refused")
+	}
+	if _, _, ok := l.Reserve(6*time.Second, 1); ok {
+		t.Error("more than the limit is admitted")
+	}
+	l = NewLedger(100, time.Second, 0)
+	c, _, _ = l.Reserve(0, 50)
+	l.Set(100, time.Minute, 0)
+	l.Set(100, time.Hour, 0)
+	c.Settle(0, 0) // where it is cannot be told: the strict side
+	if s, _ := l.Peek(0, 0); s.Remaining != 50 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -149,7 +173,7 @@ func TestLedgerSharedByMany(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := l.Peek(time.Second); s.Remaining != 1000-kept {
+	if s, _ := l.Peek(time.Second, 0); s.Remaining != 1000-kept {
 		t.Errorf("%d kept, but %+v", kept, s)
 	}
 	if n := l.Open(); n != 0 {

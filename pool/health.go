@@ -97,13 +97,17 @@ func (t *Target) Answered(now time.Duration, p Place) Place {
 
 // Leave gives the place back and tells how the attempt ended.
 func (t *Target) Leave(now time.Duration, p Place, o Outcome) {
+	t.Upstream.keeps(now - p.at)
+	t.back(now, p, o)
+}
+
+// Back gives back a place that was not used.
+func (t *Target) Back(now time.Duration, p Place) { t.back(now, p, Unknown) }
+
+func (t *Target) back(now time.Duration, p Place, o Outcome) {
 	t.health.inFlight.Add(-1)
 	t.report(now, p, o)
-	u := t.Upstream
-	if u.queue.Limit() > 0 {
-		u.freed.add(now, tallyOne)
-	}
-	u.queue.Leave()
+	t.Upstream.queue.Leave()
 }
 
 func (t *Target) report(now time.Duration, p Place, o Outcome) {

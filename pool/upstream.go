@@ -53,7 +53,7 @@ type Upstream struct {
 
 	budget budget
 	queue  limiter.Queue
-	freed  tally // places in it that became free
+	took   atomic.Int64 // how long an attempt keeps its place in it, a moving average; 0: not known
 
 	mu      sync.Mutex
 	targets map[healthKey]*health
@@ -125,6 +125,7 @@ func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
 		WriteBufferSize:     writeBuffer,
 		ConnPoolStrategy:    fasthttp.LIFO, // few warm connections rather than many cold ones
 	}
+	u.queue.SetLimit(int64(c.MaxInFlight))
 	u.links = newLinks(u.client)
 	for c := range u.causes {
 		if c := Cause(c); !c.Ended() { // which is no failure of the upstream's

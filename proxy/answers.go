@@ -86,7 +86,7 @@ func (r *request) showKey() {
 		l.Requests = &state.Remaining
 		l.ResetRequests = string(appendDuration(nil, state.Reset))
 	}
-	if state, limited := r.key.LeftTokens(r.proxy.clock()); limited {
+	if state, _, limited := r.key.LeftTokens(r.proxy.clock(), 0); limited {
 		l.Tokens = &state.Remaining
 		l.ResetTokens = string(appendDuration(nil, state.Reset))
 	}

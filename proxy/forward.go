@@ -101,7 +101,7 @@ func (r *request) place(model *pool.Model) (target *pool.Target, place pool.Plac
 			continue // its breaker has opened, or its probe has gone, since it was picked
 		}
 		if r.tries(target) > 0 && !target.Upstream.Retry(now) {
-			target.Leave(now, place, pool.Unknown)
+			target.Back(now, place)
 			return nil, place
 		}
 		return target, place

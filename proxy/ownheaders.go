@@ -49,7 +49,7 @@ func (r *request) setOwnHeaders() {
 		r.setState(&r.limitState, headerLimit, headerRemaining, headerReset)
 	}
 	if !r.tokens.limited {
-		r.tokens.state, r.tokens.limited = r.key.LeftTokens(r.proxy.clock())
+		r.tokens.state, _, r.tokens.limited = r.key.LeftTokens(r.proxy.clock(), 0)
 	}
 	if r.tokens.limited {
 		r.setState(&r.tokens.state, headerLimitTokens, headerRemainingTokens, headerResetTokens)

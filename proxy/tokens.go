@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"time"
 
@@ -44,11 +45,16 @@ func (r *request) reserve() *failure {
 		return nil
 	}
 	t.prompt = promptTokens(r.body)
-	c, state, admitted, limited := r.key.Reserve(r.proxy.clock(), t.prompt+r.outputCap())
-	t.charge, t.state, t.limited = c, state, limited
-	if admitted {
+	var admitted bool
+	if t.charge, t.state, admitted, t.limited = r.key.Reserve(r.proxy.clock(), t.prompt+r.outputCap()); admitted {
 		return nil
 	}
+	return r.overTokens()
+}
+
+func (r *request) overTokens() *failure {
+	t := &r.tokens
+	state := &t.state
 	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
 		state.Limit, r.period(), min(t.prompt+r.outputCap(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
@@ -60,8 +66,8 @@ func (r *request) outputCap() int64 {
 	most := int64(-1)
 	for _, name := range [...]name{nameMaxTokens, nameMaxCompletionTokens, nameMaxOutputTokens} {
 		if m := r.fields.members.find(name); m != nil {
-			if n, err := strconv.ParseInt(borrowString(r.value(m)), 10, 64); err == nil && n >= 0 {
-				most = max(most, min(n, limiter.MaxLimit))
+			if n, err := strconv.ParseFloat(borrowString(r.value(m)), 64); n >= 0 && (err == nil || errors.Is(err, strconv.ErrRange)) {
+				most = max(most, int64(min(n, limiter.MaxLimit)))
 			}
 		}
 	}

@@ -31,7 +31,7 @@ models: {m: {targets: [{upstream: a}]}}
 `
 
 func (g *gateway) usedTokens(k *keys.Key, limit int64) int64 {
-	state, _ := k.LeftTokens(g.p.clock())
+	state, _, _ := k.LeftTokens(g.p.clock(), 0)
 	return limit - state.Remaining
 }
 
