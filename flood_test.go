@@ -35,7 +35,7 @@ admin: {listen: %q, token: flood-admin-token}
 keys: {store: %q}
 limits: {memory: 1434MiB}
 timeouts: {client: {header: 8s, body: 8s, write: 2s}}
-upstreams: {up: {base_url: %q, max_in_flight: 256}}
+upstreams: {up: {base_url: %q, max_in_flight: 256, queue_timeout: 5s}}
 models: {m: {targets: [{upstream: up}]}}
 `
 )
@@ -390,10 +390,10 @@ func startProbes(t *testing.T, s *flooded, key string) *probes {
 					t.Error(err)
 					return
 				}
-				_, _ = io.Copy(io.Discard, resp.Body)
+				body, err := io.ReadAll(resp.Body)
 				resp.Body.Close()
-				if resp.StatusCode != 200 {
-					t.Errorf("another key's request got %d", resp.StatusCode)
+				if resp.StatusCode != 200 || err != nil {
+					t.Errorf("another key's request got %d %s, %v", resp.StatusCode, body, err)
 				}
 				p.mu.Lock()
 				p.took = append(p.took, time.Since(began))

@@ -85,7 +85,10 @@ func (c *chunks) frame(b byte) bool {
 	case expectExtension:
 		return b != '\n'
 	case expectSpace:
-		return space
+		if b == ';' {
+			c.expect = expectExtension
+		}
+		return space || b == ';'
 	}
 	if d := hexDigit(b); d >= 0 {
 		c.digits++

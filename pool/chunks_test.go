@@ -31,6 +31,7 @@ func TestChunks(t *testing.T) {
 		{"3\r\nabc\r\n0\r\n\r\n", "abc", true, true},
 		{"3\r\nabc\r\n00A;x=\"y\"\r\n0123456789\r\n000\r\n\r\n", "abc0123456789", true, true},
 		{"3 \r\nabc\r\n1\r\nd\r\n0\r\n\r\n", "abcd", true, true},
+		{"5 ;a=b\r\nhello\r\n0\t; c\r\n\r\n", "hello", true, true},
 		{"1\r\na\r\n0\r\n", "a", true, false},
 		{"1\r\na\r\n0\r\nTrailer: x\r\n\r\n", "a", true, false},
 		{"1\r\na\r\n0\r\n\r\nunasked", "a", true, false},
@@ -64,6 +65,9 @@ func FuzzChunks(f *testing.F) {
 		got, c, err := dechunk(body, max(1, min(piece, 1<<20)))
 		if wantErr == nil && (err != nil || !c.ended) {
 			t.Fatalf("%q: the library takes it, decode does not: %v", body, err)
+		}
+		if strings.Contains(body, " ;") || strings.Contains(body, "\t;") {
+			return // which the library refuses, and the RFC allows
 		}
 		if c.ended && err == nil && (wantErr != nil || !bytes.Equal(got, want)) {
 			t.Fatalf("%q: %q, the library has %q, %v", body, got, want, wantErr)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"math/bits"
 	"runtime"
 	"time"
 )
@@ -41,11 +42,9 @@ func (r *request) readBody() *failure {
 			if announced >= 0 {
 				room = min(room, announced+1) // one more, to see the end without growing
 			}
-			room = max(room, len(r.body)+1)
-			if !r.takeMemory(room) {
+			if !r.growBody(max(room, len(r.body)+1)) {
 				return r.outOfMemory()
 			}
-			r.body = r.proxy.growBody(r.body, room)
 		}
 		n, err := stream.Read(r.body[len(r.body):min(cap(r.body), len(r.body)+fairRead)])
 		r.body = r.body[:len(r.body)+n]
@@ -99,6 +98,19 @@ func (r *request) holdMemory(n int) {
 	}
 }
 
+// growBody has r.body grow to at least n bytes of room.
+func (r *request) growBody(n int) bool {
+	bigger := r.proxy.bodyBuffer(n)
+	if !r.takeMemory(cap(bigger)) {
+		r.proxy.giveBack(bigger)
+		return false
+	}
+	bigger = append(bigger, r.body...)
+	r.proxy.giveBack(r.body)
+	r.body = bigger
+	return true
+}
+
 // giveMemory gives back what *held says.
 func (r *request) giveMemory(held *int64) {
 	if *held > 0 {
@@ -118,26 +130,22 @@ func tooLarge(limit int) *failure {
 }
 
 // Large bodies are read into buffers that all requests share, so that the memory of one is
-// the next one's, and the garbage collector's when there is none.
+// the next one's, and the garbage collector's when there is none. They are kept by size, so that no
+// body has a buffer of twice what it needs.
 
-// growBody is b with room for capacity bytes.
-func (p *Proxy) growBody(b []byte, capacity int) []byte {
-	if capacity <= keepBuffer {
-		return grow(b, capacity)
+// bodyBuffer is an empty buffer with room for at least capacity bytes.
+func (p *Proxy) bodyBuffer(capacity int) []byte {
+	if capacity > freeMemory {
+		if kept, _ := p.bodies[bits.Len(uint(capacity))].Get().(*[]byte); kept != nil && cap(*kept) >= capacity {
+			return (*kept)[:0]
+		}
 	}
-	bigger, _ := p.bodies.Get().(*[]byte)
-	if bigger == nil || cap(*bigger) < capacity {
-		buf := make([]byte, 0, capacity)
-		bigger = &buf
-	}
-	grown := append((*bigger)[:0], b...)
-	p.giveBack(b)
-	return grown
+	return make([]byte, 0, capacity)
 }
 
 // giveBack takes a body's buffer that nobody uses any more. A small one is not kept here.
 func (p *Proxy) giveBack(b []byte) {
-	if cap(b) > keepBuffer {
-		p.bodies.Put(&b)
+	if cap(b) > freeMemory {
+		p.bodies[bits.Len(uint(cap(b)))].Put(&b)
 	}
 }

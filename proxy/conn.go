@@ -82,7 +82,9 @@ func (c *clientConn) Write(b []byte) (n int, err error) {
 		}
 		b = nil
 	}
-	c.streamed.Swap(nil).begin(b)
+	if s := c.streamed.Swap(nil); s != nil {
+		s.begin(b)
+	}
 	return n + len(b), nil
 }
 
@@ -196,7 +198,7 @@ func (c *clientConn) await(x aborter) {
 	c.mu.Lock()
 	c.waiting = x
 	c.mu.Unlock()
-	if c.all.cut.Load() {
+	if c.all.cut.Load() || c.closed.Load() { // closed as idle, at the moment when it was not any more
 		x.Abort(pool.ShuttingDown)
 	}
 }

@@ -51,7 +51,7 @@ func (s *stream) writeEvent() error {
 			return nil // the client did not ask for it
 		}
 		if s.r.tokens.limited {
-			s.r.tokens.count(e.Data)
+			s.r.tokens.count(e.Data, s.r.route)
 		}
 		if !e.Whole && !s.ended && s.r.route.terminated {
 			return nil // the stream ends here, and is broken: half an event helps nobody

@@ -12,7 +12,8 @@ import (
 )
 
 // writeHead writes the upstream request's line and headers. Names and values are as the server
-// has read them, which has refused what could end a line.
+// has read them, which has refused what could end a line, and of what no name may have lets only
+// spaces pass: such a header goes no further.
 func (r *request) writeHead(target *pool.Target) {
 	from := &r.ctx.Request.Header
 	b := append(r.head[:0], "POST "...)
@@ -28,7 +29,7 @@ func (r *request) writeHead(target *pool.Target) {
 	}
 	typed := false
 	for name, value := range from.All() {
-		if !requestDrops.has(name) && !inTokens(hops, name) && !target.Replaces(name) {
+		if !requestDrops.has(name) && !inTokens(hops, name) && !target.Replaces(name) && bytes.IndexByte(name, ' ') < 0 {
 			b = pool.AppendHeader(b, name, value)
 			typed = typed || string(name) == fasthttp.HeaderContentType
 		}

@@ -5,12 +5,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"sluice/internal/upstreamtest"
+	"sluice/keys"
 )
 
 const twoBodies = oneModel + "limits: {body: 8MiB, memory: 16MiB}\n"
@@ -100,4 +102,54 @@ func TestAnswersCountToo(t *testing.T) {
 	}
 	conn.Close()
 	eventually(t, "all is given back", func() bool { return g.held() == 0 })
+}
+
+// TestRecycledBuffersCount like new ones.
+func TestRecycledBuffersCount(t *testing.T) {
+	proceed := make(chan struct{})
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, r *upstreamtest.Recorded) {
+		if r.Header.Get("X-Wait") != "" {
+			<-proceed
+		}
+		_, _ = io.WriteString(conn, okReply)
+	})
+	g := startTCP(t, twoBodies, up.Address())
+	var wg sync.WaitGroup
+	for i, size := range []int{200 << 10, 7 << 20} {
+		text := `{"model":"m","x":"` + strings.Repeat("y", size) + `"}`
+		for range 3 {
+			right(t)(0, g.post("/v1/chat/completions", text))
+		}
+		before := g.held()
+		wg.Go(func() { right(t)(0, g.post("/v1/chat/completions", text, "X-Wait", "yes")) })
+		eventually(t, "it waits", func() bool { return len(up.Requests()) == 4*(i+1) })
+		if held := g.held() - before; held < int64(size) || held > 2*int64(size) {
+			t.Errorf("a body of %d counts for %d", size, held)
+		}
+	}
+	close(proceed)
+	wg.Wait()
+}
+
+// TestAFieldCannotTakeMemory: what is parsed takes many times its bytes, and is small.
+func TestAFieldCannotTakeMemory(t *testing.T) {
+	up := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
+	g := start(t, oneModel, up.Address())
+	limit := int64(1_000_000_000)
+	_, g.secret = g.key(keys.Spec{Name: "counted", Limits: keys.Limits{Tokens: &limit}})
+	many := strings.Repeat("0,", 1<<20) + "0"
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	a := g.post("/v1/chat/completions", `{"model":"m","gateway":{"models":[`+many+`]}}`)
+	errorRow{400, "invalid_request_error", "gateway", "invalid_gateway_field", "at most 65536 bytes"}.check(t, a)
+	if a := g.post("/v1/chat/completions", `{"model":"m","stream":true,"stream_options":{"x":[`+many+`]}}`); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.post("/v1/chat/completions", `{"model":"`+strings.Repeat(`\u0061`, 1<<20)+`"}`); a.status != 400 || !strings.Contains(a.body, "at most 65536 bytes") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	runtime.ReadMemStats(&after)
+	if grown := after.HeapSys - before.HeapSys; grown > 150<<20 && after.HeapSys > before.HeapSys {
+		t.Errorf("three requests took %d MiB", grown>>20)
+	}
 }

@@ -100,6 +100,9 @@ func (r *request) readModel() *failure {
 		if m == nil {
 			continue
 		}
+		if len(r.value(m)) > maxParsed {
+			return refusal(invalidRequest, which.text, "%s must have at most %d bytes", which.text, maxParsed)
+		}
 		value, ok := r.text(r.value(m))
 		if !ok {
 			return refusal(invalidRequest, which.text, "%s must be a string", which.text)
@@ -114,6 +117,9 @@ func (r *request) readModel() *failure {
 	}
 	return nil
 }
+
+// maxParsed bounds what is parsed of a client's body: a parsed value takes many times its bytes.
+const maxParsed = 64 << 10
 
 // text decodes a JSON string. The result is the body's own bytes where there are no
 // escapes.
@@ -134,6 +140,9 @@ func (r *request) text(value []byte) ([]byte, bool) {
 
 // readGateway reads our extension field.
 func (r *request) readGateway(value []byte) *failure {
+	if len(value) > maxParsed {
+		return badField("", "must have at most %d bytes", maxParsed)
+	}
 	v, err := r.json.parser.ParseBytes(value)
 	if err != nil {
 		return badField("", "cannot be read")

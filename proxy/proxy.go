@@ -49,7 +49,7 @@ type Proxy struct {
 	// a stream's timer and channels belong to one of them.
 	requests, streams sync.Pool
 
-	bodies sync.Pool // of *[]byte, each larger than keepBuffer
+	bodies [64]sync.Pool // of *[]byte, each larger than freeMemory, by the length of their size in bits
 }
 
 // serverBuffer is what the server gathers of an answer before it writes.

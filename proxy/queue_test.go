@@ -240,3 +240,69 @@ func TestReloadLetsMoreIn(t *testing.T) {
 		g.wantNothingLeft()
 	})
 }
+
+// TestWhoWaitsLooksAround: another target, or a fallback, that becomes free first is taken.
+func TestWhoWaitsLooksAround(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		text := strings.Replace(full, `b: {base_url: "http://b/v1"}`, `b: {base_url: "http://b/v1", max_in_flight: 1}`, 1)
+		g, _ := startScripted(t, text+"  m: {targets: [{upstream: a}], fallbacks: [n]}\n  n: {targets: [{upstream: b}]}\n",
+			map[string]steps{"a": {slow(time.Minute)}, "b": {slow(500 * time.Millisecond)}})
+		var wg sync.WaitGroup
+		g.busy(&wg, 2, g.secret, right(t)) // one at each
+		var a answer
+		took := timed(func() { a = g.post("/v1/chat/completions", plainM) })
+		if a.status != 200 || a.header.Get("X-Sluice-Upstream") != "b" || took < time.Second || took > 1100*time.Millisecond {
+			t.Errorf("%d by %s after %v", a.status, a.header.Get("X-Sluice-Upstream"), took)
+		}
+		wg.Wait()
+		g.wantNothingLeft()
+	})
+}
+
+// TestShortWaitIsNotHopeless: how seldom requests come does not say how long a place is taken.
+func TestShortWaitIsNotHopeless(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, strings.Replace(full, "10s", "500ms", 1)+"  m: {targets: [{upstream: a}]}\n", map[string]steps{"a": {slow(100 * time.Millisecond)}})
+		g.post("/v1/chat/completions", plainM)
+		time.Sleep(5 * time.Second)
+		var wg sync.WaitGroup
+		g.busy(&wg, 4, g.secret, right(t))
+		wg.Wait()
+		g.wantNothingLeft()
+	})
+}
+
+// TestWhoIsOverItsLimitsDoesNotWait, and does not change what others are told.
+func TestWhoIsOverItsLimitsDoesNotWait(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		text := strings.Replace(full, "queue_timeout: 10s", "queue_timeout: 3500ms", 1)
+		g, _ := startScripted(t, text+"  m: {targets: [{upstream: a}]}\n", map[string]steps{"a": {slow(time.Second)}})
+		one, some := int64(1), int64(10)
+		_, requests := g.key(keys.Spec{Name: "requests", Limits: keys.Limits{Requests: &one}})
+		_, tokens := g.key(keys.Spec{Name: "tokens", Limits: keys.Limits{Tokens: &some}})
+		for _, secret := range []string{requests, tokens} {
+			if a := g.post("/v1/chat/completions", plainM, "Authorization", "Bearer "+secret); a.status != 200 {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+		for range 200 { // refused with a free place
+			g.post("/v1/chat/completions", plainM, "Authorization", "Bearer "+requests)
+		}
+		var wg sync.WaitGroup
+		g.busy(&wg, 4, g.secret, right(t))
+		for limit, secret := range map[string]string{"limits.requests": requests, "limits.tokens": tokens} {
+			var a answer
+			if took := timed(func() {
+				a = g.post("/v1/chat/completions", `{"model":"m","max_tokens":10}`, "Authorization", "Bearer "+secret)
+			}); took != 0 {
+				t.Errorf("refused for %s after %v", limit, took)
+			}
+			errorRow{429, "rate_limit_error", "", "rate_limit_exceeded", limit}.check(t, a)
+		}
+		if took := timed(func() { g.post("/v1/chat/completions", plainM) }); took != 0 {
+			t.Errorf("the fifth waited for %v", took)
+		}
+		wg.Wait()
+		g.wantNothingLeft()
+	})
+}

@@ -106,7 +106,7 @@ func (r *request) releaseStruct() {
 	clear(r.attempts)
 	clear(r.models)
 	clear(r.upstream[:cap(r.upstream)])
-	if cap(r.body) > keepBuffer {
+	if cap(r.body) > freeMemory {
 		p.giveBack(r.body)
 		r.body = nil
 	}

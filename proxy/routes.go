@@ -16,20 +16,22 @@ type route struct {
 	terminated bool
 	// streamOptions: a stream's usage is told to who asks for it in stream_options.
 	streamOptions bool
+	// texts: a stream's events have their text under "text", not in a "delta".
+	texts bool
 }
 
 // builtin are the paths that every gateway has.
 var builtin = []route{
-	{"/chat/completions", openAI, true, true},
-	{"/completions", openAI, true, false},
-	{"/embeddings", openAI, false, false},
-	{"/responses", openAI, true, false},
-	{"/messages", anthropic, true, false},
-	{"/messages/count_tokens", anthropic, false, false},
-	{"/images/generations", openAI, false, false},
-	{"/audio/speech", openAI, false, false},
-	{"/moderations", openAI, false, false},
-	{"/rerank", openAI, false, false},
+	{path: "/chat/completions", terminated: true, streamOptions: true},
+	{path: "/completions", terminated: true, texts: true},
+	{path: "/embeddings"},
+	{path: "/responses", terminated: true},
+	{path: "/messages", dialect: anthropic, terminated: true},
+	{path: "/messages/count_tokens", dialect: anthropic},
+	{path: "/images/generations"},
+	{path: "/audio/speech"},
+	{path: "/moderations"},
+	{path: "/rerank"},
 }
 
 // newRouter compiles the routes of s.

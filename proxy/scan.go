@@ -47,9 +47,10 @@ type member struct {
 type members struct {
 	list  [names - 1]member
 	n     int
-	count int // of all members
-	first int // where the first member's name begins
-	last  int // where the last member's value ends
+	count int    // of all members
+	again uint16 // a bit for each name that is there more than once
+	first int    // where the first member's name begins
+	last  int    // where the last member's value ends
 }
 
 func (m *members) find(n name) *member {
@@ -101,7 +102,9 @@ func scan(body []byte, parser *fastjson.Parser, m *members) (repeated bool, err 
 		m.last = here.valueEnd
 		if here.name = nameOf(body[here.keyStart:here.keyEnd], parser); here.name != nameOther {
 			if m.find(here.name) != nil {
-				repeated = repeated || here.name <= nameGateway // the others are upstream's to judge
+				// The others are upstream's to judge.
+				repeated = repeated || here.name <= nameGateway
+				m.again |= 1 << here.name
 			} else {
 				m.list[m.n] = here
 				open = &m.list[m.n]

@@ -256,6 +256,7 @@ func (s *stream) beforeRead() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
+	s.r.holdMemory(s.reader.Size())
 	now := time.Now()
 	deadline := now.Add(s.target.Timeouts.StreamIdle.Std())
 	if s.last {

@@ -64,6 +64,9 @@ func (r *request) overTokens() *failure {
 // outputCap is the most tokens that the client lets the model generate.
 func (r *request) outputCap() int64 {
 	most := int64(-1)
+	if r.fields.members.again>>nameMaxTokens != 0 {
+		return limiter.MaxLimit // one of them holds, and nobody knows which
+	}
 	for _, name := range [...]name{nameMaxTokens, nameMaxCompletionTokens, nameMaxOutputTokens} {
 		if m := r.fields.members.find(name); m != nil {
 			if n, err := strconv.ParseFloat(borrowString(r.value(m)), 64); n >= 0 && (err == nil || errors.Is(err, strconv.ErrRange)) {
@@ -156,6 +159,8 @@ func (r *request) used(reserved int64) int64 {
 		return t.usage.input + t.usage.output
 	case t.usage.known(): // so far
 		return t.usage.input + max(t.usage.output, t.sent)
+	case r.stream && t.sent == 0 && r.failure != nil && !r.failure.left:
+		return 0 // its head went out on silence, and then it failed
 	case r.stream:
 		return t.prompt + t.sent
 	case r.failure != nil && r.failure.left:
@@ -168,8 +173,12 @@ func (r *request) used(reserved int64) int64 {
 
 // count takes an event into account that is sent to the client, if it carries text. Such an event's
 // frame is about as long as the shortest of them; what is longer is text, and each has a token at least.
-func (t *tokens) count(data []byte) {
-	if !bytes.Contains(data, deltaName) && !bytes.Contains(data, textName) {
+func (t *tokens) count(data []byte, to *route) {
+	name := deltaName
+	if to.texts {
+		name = textName
+	}
+	if !bytes.Contains(data, name) {
 		return
 	}
 	if t.least == 0 || len(data) < t.least {
@@ -183,53 +192,86 @@ var (
 	textName  = []byte(`"text"`)
 )
 
-// readUsage reads the usage of a whole JSON answer, which nearly always is among its last members.
+// readUsage reads the usage of a whole JSON answer.
 func (r *request) readUsage(body []byte) {
-	if !r.tokens.limited {
-		return
-	}
-	const near = 2 << 10
-	for _, part := range [...][]byte{body[max(0, len(body)-near):], body} {
-		for rest := part; ; {
-			i := bytes.Index(rest, usageName)
-			if i < 0 {
-				break
-			}
-			rest = rest[i+len(usageName):]
-			at := skipSpace(rest, 0)
-			if at == len(rest) || rest[at] != ':' {
-				continue
-			}
-			at = skipSpace(rest, at+1)
-			if end, err := valueEnd(rest, at); err == nil && rest[at] == '{' {
-				if v, err := r.json.parser.ParseBytes(rest[at:end]); err == nil {
-					r.tokens.usage.add(v)
-				}
-			}
-		}
-		if r.tokens.usage.known() {
-			return
-		}
+	if r.tokens.limited {
+		r.tokens.usage.read(membersOf(body[skipSpace(body, 0):]).value(`"usage"`), &r.json.parser)
 	}
 }
-
-var usageName = []byte(`"usage"`)
 
 // readEventUsage reads the usage that an event has: OpenAI's at its top, Anthropic's there or in the
 // message that begins, the Responses API's in the response that ends. extra is true for a chunk that
 // holds nothing else.
 func (t *tokens) readEventUsage(data []byte, parser *fastjson.Parser) (extra bool) {
-	v, err := parser.ParseBytes(data)
-	if err != nil {
+	at := bytes.IndexByte(data, '{')
+	if at < 0 {
 		return false
 	}
-	for _, in := range [...]*fastjson.Value{v, v.Get("message"), v.Get("response")} {
-		if in != nil {
-			t.usage.add(in.Get("usage"))
-		}
+	event := membersOf(data[at:])
+	usage := event.value(`"usage"`)
+	t.usage.read(usage, parser)
+	for _, name := range [...]string{`"message"`, `"response"`} {
+		t.usage.read(membersOf(event.value(name)).value(`"usage"`), parser)
 	}
-	choices := v.Get("choices")
-	return choices != nil && choices.Type() == fastjson.TypeArray && len(choices.GetArray()) == 0 && v.Get("usage").Type() == fastjson.TypeObject
+	choices := event.value(`"choices"`)
+	return len(usage) > 0 && usage[0] == '{' && len(choices) > 0 && choices[0] == '[' && skipSpace(choices, 1) == len(choices)-1 && event.only(chunkNames)
+}
+
+// chunkNames are the members of a chunk of OpenAI's that has no choices.
+var chunkNames = map[string]bool{`"id"`: true, `"object"`: true, `"created"`: true, `"model"`: true, `"choices"`: true, `"usage"`: true,
+	`"system_fingerprint"`: true, `"service_tier"`: true, `"obfuscation"`: true}
+
+// membersOf is a JSON object whose members are looked at one after the other, without parsing them.
+type membersOf []byte
+
+// each calls f with each member's name, as it is written, and value. What is no object has none.
+func (o membersOf) each(f func(name, value []byte)) {
+	if len(o) == 0 || o[0] != '{' {
+		return
+	}
+	for i := skipSpace(o, 1); i < len(o) && o[i] == '"'; {
+		end := stringEnd(o, i)
+		from := nameEnd(o, i)
+		if end < 0 || from < 0 {
+			return
+		}
+		to, err := valueEnd(o, from)
+		if err != nil {
+			return
+		}
+		f(o[i:end], o[from:to])
+		if i = skipSpace(o, to); i == len(o) || o[i] != ',' {
+			return
+		}
+		i = skipSpace(o, i+1)
+	}
+}
+
+// value is that of the last member called name, which is given with its quotes; nil without one.
+func (o membersOf) value(name string) (found []byte) {
+	o.each(func(n, value []byte) {
+		if string(n) == name {
+			found = value
+		}
+	})
+	return found
+}
+
+// only reports whether no member has another name than these.
+func (o membersOf) only(names map[string]bool) bool {
+	only := true
+	o.each(func(n, _ []byte) { only = only && names[string(n)] })
+	return only
+}
+
+// read takes the counts of a usage object as it is written.
+func (u *usage) read(object []byte, parser *fastjson.Parser) {
+	if len(object) == 0 || len(object) > maxParsed {
+		return
+	}
+	if v, err := parser.ParseBytes(object); err == nil {
+		u.add(v)
+	}
 }
 
 // add takes the counts of a usage object. They grow in the course of a stream: the largest counts.
@@ -257,6 +299,9 @@ func (r *request) askUsage(target *pool.Target) bool {
 		r.options = append(r.options[:0], `{"include_usage":true}`...)
 		return true
 	}
+	if r.fields.members.again>>nameStreamOptions&1 != 0 || len(r.value(m)) > maxParsed {
+		return false // one of them holds, and nobody knows which
+	}
 	v, err := r.json.parser.ParseBytes(r.value(m))
 	switch {
 	case err != nil:
@@ -266,6 +311,9 @@ func (r *request) askUsage(target *pool.Target) bool {
 		return true
 	case v.Type() != fastjson.TypeObject || v.GetBool("include_usage"):
 		return false // the upstream will refuse it, or the client has asked
+	}
+	for v.Exists("include_usage") { // it may be there twice
+		v.Del("include_usage")
 	}
 	v.Set("include_usage", r.json.arena.NewTrue())
 	r.options = v.MarshalTo(r.options[:0])

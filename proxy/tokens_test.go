@@ -73,6 +73,9 @@ func TestTokensAreSettled(t *testing.T) {
 		{"usage at the beginning", "/v1/chat/completions", ``, json(`{"usage" : {"prompt_tokens":7,"completion_tokens":2},"x":"` + strings.Repeat("y", 5000) + `"}`), 9},
 		{"usage in a text", "/v1/chat/completions", `"max_tokens":500,`, json(`{"choices":[{"message":{"content":"{\"usage\":{\"total_tokens\":1}}"}}]}`), 600},
 		{"usage as a text", "/v1/chat/completions", `"max_tokens":500,`, json(`{"a":"usage","b":["usage",{"usage":null}],"usage":"none"}`), 600},
+		{"usage of something else", "/v1/messages", ``, json(`{"content":[{"type":"tool_use","input":{"usage":{"input_tokens":9000}}}],"usage":{"input_tokens":10,"output_tokens":1}}`), 11},
+		{"and behind it", "/v1/chat/completions", ``, json(`{"usage":{"prompt_tokens":7,"completion_tokens":2},"metadata":{"usage":{"total_tokens":1}}}`), 9},
+		{"behind space", "/v1/chat/completions", ``, json("\n" + `{"usage":{"prompt_tokens":7,"completion_tokens":2}}`), 9},
 		{"counts that are none", "/v1/chat/completions", `"max_tokens":500,`, json(`{"usage":{"prompt_tokens":-5,"completion_tokens":"many"}}`), 600},
 		{"nothing said", "/v1/chat/completions", `"max_completion_tokens":300,`, json(okBody), 400},
 		{"no JSON", "/v1/audio/speech", ``, upstreamtest.Say(reply("200 OK", "audio/mpeg", "\xff\xfb")), 100},
@@ -83,6 +86,9 @@ func TestTokensAreSettled(t *testing.T) {
 		{"a stream that breaks off", "/v1/chat/completions", `"stream":true,"max_tokens":500,`, events(textEvent, longTextEvent), 105},
 		{"Anthropic's stream", "/v1/messages", `"stream":true,"max_tokens":500,`, events(anthropicStart, anthropicPing, anthropicText, anthropicDelta, anthropicStop), 9 + 100 + 42},
 		{"Anthropic's, broken off", "/v1/messages", `"stream":true,"max_tokens":500,`, events(anthropicStart, anthropicPing, anthropicText, anthropicText, anthropicText), 9 + 100 + 3},
+		{"the Responses API's, broken off", "/v1/responses", `"stream":true,`, events(`data: {"type":"response.output_text.delta","delta":"abcd"}`+"\n\n",
+			`data: {"type":"response.output_text.delta","delta":"abcd"}`+"\n\n", `data: {"type":"response.output_text.done","text":"`+strings.Repeat("abcd", 100)+`"}`+"\n\n"), 102},
+		{"completions", "/v1/completions", `"stream":true,`, events(`data: {"choices":[{"text":"abcd"}]}`+"\n\n", `data: {"choices":[{"text":"abcdefgh"}]}`+"\n\n", chunkDone), 102},
 		{"the Responses API's stream", "/v1/responses", `"stream":true,`, events(`data: {"type":"response.output_text.delta","delta":"a"}`+"\n\n",
 			`data: {"type":"response.completed","response":{"usage":{"input_tokens":3,"output_tokens":4,"total_tokens":7}}}`+"\n\n"), 7},
 	} {
@@ -275,5 +281,43 @@ func TestTokensNeverOverAdmit(t *testing.T) {
 			t.Errorf("%s, %d went upstream, %d used", got, len(up.Requests()), g.usedTokens(key, limit))
 		}
 		g.wantNothingLeft()
+	})
+}
+
+// TestOutputCap: however the number is written, and if it is there twice.
+func TestOutputCap(t *testing.T) {
+	g := start(t, oneModel, "127.0.0.1:1")
+	for field, want := range map[string]int64{
+		`"max_tokens":9000`: 9000, `"max_tokens":9000.0`: 9000, `"max_tokens":9e3`: 9000, `"max_tokens":0`: 0,
+		`"max_tokens":99999999999999999999`: 1e9, `"max_tokens":1e999`: 1e9, `"max_tokens":-5`: 0, `"max_tokens":"9"`: 0, `"max_tokens":null`: 0,
+		`"max_tokens":1,"max_tokens":9`: 1e9, `"max_tokens":1,"max_completion_tokens":7,"max_output_tokens":3`: 7,
+	} {
+		r, _ := prepared(t, g, `{"model":"m",`+field+`}`)
+		if f := r.readFields(); f != nil {
+			t.Fatal(f.message)
+		}
+		if got := r.outputCap(); got != want {
+			t.Errorf("%s: %d, want %d", field, got, want)
+		}
+		r.releaseStruct()
+	}
+}
+
+// TestChunksThatSayMoreThanUsageStay, and options that are there twice are left alone.
+func TestChunksThatSayMoreThanUsageStay(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		odd := `data: {"choices":[],"error":{"message":"boom"},"usage":{"prompt_tokens":1,"completion_tokens":1}}` + "\n\n"
+		g, _, up := counted(t, oneUpstream, 10_000, events(textEvent, odd, chunkStop, chunkDone))
+		if a := g.post("/v1/chat/completions", body(100, `"stream":true,`)); !strings.Contains(a.body, "boom") {
+			t.Errorf("%s", a.body)
+		}
+		twice := body(100, `"stream":true,"stream_options":{},"stream_options":{"include_usage":true},`)
+		if a := g.post("/v1/chat/completions", twice); !strings.Contains(a.body, "boom") || string(up.Requests()[1].Body) != twice {
+			t.Errorf("%s, sent %s", a.body, up.Requests()[1].Body)
+		}
+		g.post("/v1/chat/completions", body(100, `"stream":true,"stream_options":{"include_usage":false,"x":1,"include_usage":false},`))
+		if sent := string(up.Requests()[2].Body); !strings.Contains(sent, `"stream_options":{"x":1,"include_usage":true}`) {
+			t.Errorf("sent %s", sent)
+		}
 	})
 }
