@@ -30,6 +30,9 @@ const (
 	expectFeed
 )
 
+// mostDigits is what a size of 64 bits takes; leading zeros count.
+const mostDigits = 16
+
 // longestSizeLine bounds a chunk's size with its extensions.
 const longestSizeLine = 4 << 10
 
@@ -93,7 +96,7 @@ func (c *chunks) frame(b byte) bool {
 	if d := hexDigit(b); d >= 0 {
 		c.digits++
 		c.left = c.left<<4 | d
-		return true
+		return c.digits <= mostDigits
 	}
 	if space {
 		c.expect = expectSpace

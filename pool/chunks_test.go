@@ -47,7 +47,7 @@ func TestChunks(t *testing.T) {
 			}
 		}
 	}
-	for _, body := range []string{"\r\n", "x\r\n", "-1\r\n", "3\r\nabcd\r\n", "3\r\nabc\n0\r\n\r\n", "1\na\r\n", "1;x\na\r\n", "1\rx", "3\r\nabc\rx", "ffffffffffffffffff\r\n", ";\r\n", "3x\r\n", "1" + strings.Repeat(" ", longestSizeLine)} {
+	for _, body := range []string{"\r\n", "x\r\n", "-1\r\n", "3\r\nabcd\r\n", "3\r\nabc\n0\r\n\r\n", "1\na\r\n", "1;x\na\r\n", "1\rx", "3\r\nabc\rx", "ffffffffffffffffff\r\n", "00000000000000000\r\n", ";\r\n", "3x\r\n", "1" + strings.Repeat(" ", longestSizeLine)} {
 		if got, _, err := dechunk(body, len(body)); err == nil {
 			t.Errorf("%q is taken: %q", body, got)
 		}
