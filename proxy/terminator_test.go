@@ -54,3 +54,14 @@ func TestTerminatorIsWhatDecodingSays(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkLook(b *testing.B) {
+	var parser fastjson.Parser
+	e := &sse.Event{Data: []byte(`{"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"bench","choices":[{"index":0,"delta":{"content":" water"},"finish_reason":null}]}`)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if look(e, &parser).ends {
+			b.Fatal("it ends")
+		}
+	}
+}
