@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Sig
 		fmt.Fprintln(stderr, *path+": ok")
 		return nil
 	}
-	return serve(ctx, *path, cfg, digest, slog.New(slog.NewJSONHandler(stderr, nil)), hup, ready)
+	return serve(ctx, *path, cfg, digest, stderr, hup, ready)
 }
 
 // boundMemory has the garbage collector run more often rather than let the process grow past 90% of what its

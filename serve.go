@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -18,7 +19,8 @@ import (
 )
 
 // serve runs the gateway until ctx ends, then drains it.
-func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, log *slog.Logger, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
+func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, stderr io.Writer, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
+	log := slog.New(slog.NewJSONHandler(stderr, nil))
 	started := time.Now()
 	clock := func() time.Duration { return time.Since(started) }
 	store, err := keys.Open(cfg.Keys.Store, clock)
@@ -30,7 +32,8 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	m.Gauge(metrics.Keys, metrics.KeysHelp, func() float64 { return float64(store.Count()) })
 	upstreams := pool.New(m, log, clock, nil)
 	defer upstreams.Close()
-	gateway := proxy.New(store, upstreams, m, log, clock, boundMemory(log)*7/10)
+	gateway := proxy.New(proxy.Parts{Keys: store, Pool: upstreams, Metrics: m, Log: log, Clock: clock,
+		Memory: boundMemory(log) * 7 / 10, Access: stderr})
 	live, err := config.NewLive(path, cfg, digest, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ package config
 
 import (
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -18,7 +19,7 @@ type Config struct {
 	Timeouts  ServerTimeouts       `json:"timeouts"`
 	Retry     Retry                `json:"retry"`
 	Breaker   Breaker              `json:"breaker"`
-	AccessLog bool                 `json:"access_log"`
+	AccessLog Sampling             `json:"access_log"`
 	Paths     []string             `json:"paths"`
 	Upstreams map[string]*Upstream `json:"upstreams"`
 	Models    map[string]*Model    `json:"models"`
@@ -180,6 +181,20 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 
 // Size is a number of bytes, written "10MiB" in the file.
 type Size int64
+
+// Sampling is the part of all that is taken, 0 to 1, written true, false or 0.05 in the file.
+type Sampling float64
+
+// MarshalJSON writes it as the file has it.
+func (s Sampling) MarshalJSON() ([]byte, error) {
+	switch s {
+	case 0:
+		return []byte("false"), nil
+	case 1:
+		return []byte("true"), nil
+	}
+	return strconv.AppendFloat(nil, float64(s), 'g', -1, 64), nil
+}
 
 const redacted = "[redacted]"
 

@@ -106,6 +106,7 @@ func (d *decoder) decodeInto(cfg *Config, n ast.Node) { d.decode("", n, reflect.
 var (
 	durationType = reflect.TypeFor[Duration]()
 	sizeType     = reflect.TypeFor[Size]()
+	samplingType = reflect.TypeFor[Sampling]()
 	urlType      = reflect.TypeFor[URL]()
 	upstreamType = reflect.TypeFor[Upstream]()
 	targetType   = reflect.TypeFor[Target]()

@@ -115,7 +115,7 @@ models: {m: {targets: [{upstream: up}]}}
 	up := cfg.Upstreams["up"]
 	got := []any{cfg.Listen, cfg.Limits.InFlight, cfg.Limits.Body, cfg.AccessLog, cfg.Timeouts.Connect, up.BaseURL.Host,
 		up.APIKey.Reveal(), up.Headers["x-a"].Reveal(), up.Headers["x-b"].Reveal(), cfg.Upstreams["rel"].APIKey.Reveal()}
-	want := []any{":7", 7, Size(2 << 20), true, Duration(7 * time.Second), "example.test",
+	want := []any{":7", 7, Size(2 << 20), Sampling(1), Duration(7 * time.Second), "example.test",
 		"from-a-file", "a 7 b c d", "$N {N} $", "from-a-file"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

@@ -65,6 +65,12 @@ func put(v reflect.Value, text string, typed bool) (ok bool) {
 		n, ok = int64(d), err == nil && d > 0
 	case v.Type() == sizeType:
 		n, ok = parseSize(text)
+	case v.Type() == samplingType:
+		part, good := parseSampling(text)
+		if good && typed {
+			v.SetFloat(part)
+		}
+		return good && typed
 	case v.Kind() == reflect.Int:
 		i, err := strconv.ParseInt(text, 10, 32)
 		n, ok = i, err == nil && typed
@@ -96,6 +102,8 @@ func wanted(v reflect.Value) string {
 		return `a size such as "10MiB" or a number of bytes`
 	case v.Type() == urlType:
 		return `an http:// or https:// URL with a host and without a query or a fragment`
+	case v.Type() == samplingType:
+		return "true, false, or a part between 0 and 1 such as 0.05"
 	case v.Kind() == reflect.Bool:
 		return "true or false"
 	case v.Kind() == reflect.Int:
@@ -117,6 +125,17 @@ func describe(n ast.Node) string {
 		return "true or false"
 	}
 	return "a string"
+}
+
+func parseSampling(text string) (part float64, ok bool) {
+	switch text {
+	case "true":
+		return 1, true
+	case "false":
+		return 0, true
+	}
+	part, err := strconv.ParseFloat(text, 64)
+	return part, err == nil && part >= 0 && part <= 1
 }
 
 var sizeUnits = []struct {

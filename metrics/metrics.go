@@ -27,6 +27,8 @@ type Metrics struct {
 	Panics prometheus.Counter
 	// BrokenStreams counts streams that ended in an error event.
 	BrokenStreams prometheus.Counter
+	// AccessLinesDropped counts lines of the access log that found no room.
+	AccessLinesDropped prometheus.Counter
 	// CancelledUpstreams counts upstream requests ended because the client had left.
 	CancelledUpstreams prometheus.Counter
 
@@ -71,6 +73,9 @@ func New() *Metrics {
 		CancelledUpstreams: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_cancelled_upstreams_total", Help: "Upstream requests ended because the client had left.",
 		}),
+		AccessLinesDropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_access_log_dropped_total", Help: "Lines of the access log that were dropped because they came faster than they could be written.",
+		}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_config_reloads_total", Help: "Attempts to reload the configuration, by result.",
 		}, []string{"result"}),
@@ -85,7 +90,7 @@ func New() *Metrics {
 		}),
 	}
 	m.Registry.MustRegister(m.requests, m.duration, m.failures, m.refused,
-		m.retries, m.retriesRefused, m.fallbacks, m.Panics, m.BrokenStreams, m.CancelledUpstreams,
+		m.retries, m.retriesRefused, m.fallbacks, m.Panics, m.BrokenStreams, m.AccessLinesDropped, m.CancelledUpstreams,
 		m.reloads, m.reloadOK, m.reloadedAt, m.generation,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

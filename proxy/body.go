@@ -36,6 +36,13 @@ func (r *request) readBody() *failure {
 		return nil
 	}
 	r.body = r.body[:0]
+	var waiting time.Time // since when the client is
+	defer func() {
+		if !waiting.IsZero() {
+			r.waited += time.Since(waiting)
+		}
+		r.bytesIn = int64(len(r.body))
+	}()
 	for {
 		if len(r.body) == cap(r.body) {
 			room := max(firstRead, 4*cap(r.body))
@@ -50,6 +57,9 @@ func (r *request) readBody() *failure {
 		r.body = r.body[:len(r.body)+n]
 		if n == fairRead {
 			runtime.Gosched()
+		}
+		if err == nil && waiting.IsZero() {
+			waiting = time.Now() // the rest is still to come
 		}
 		switch {
 		case len(r.body) > limit:

@@ -247,7 +247,9 @@ func TestExpectContinue(t *testing.T) {
 	if !strings.HasPrefix(got, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK") || up.Requests()[0].Header.Get("Expect") != "" {
 		t.Errorf("%q %v", got, up.Requests()[0].Header)
 	}
-	if n := strings.Count(g.log.String(), `"msg":"request"`); n != 1 {
+	lines := func() int { return strings.Count(g.log.String(), `"msg":"request"`) }
+	eventually(t, "the access line is there", func() bool { return lines() > 0 })
+	if n := lines(); n != 1 {
 		t.Errorf("%d access lines: %s", n, g.log)
 	}
 }

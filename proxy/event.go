@@ -43,7 +43,7 @@ func (s *stream) writeEvent() error {
 			if found.ends {
 				s.ended, s.last = true, found.last
 			}
-			if s.r.tokens.limited && found.usage {
+			if found.usage && s.r.wantsUsage() {
 				extra = s.r.tokens.readEventUsage(e.Data, &s.r.json.parser)
 			}
 		}
@@ -61,7 +61,7 @@ func (s *stream) writeEvent() error {
 			return s.writeAnnotated(at + 1)
 		}
 	}
-	return s.writer.Write(e.Raw)
+	return s.write(e.Raw)
 }
 
 // writeAnnotated writes the block with the member behind the brace, which ends at behind in
@@ -72,5 +72,12 @@ func (s *stream) writeAnnotated(behind int) error {
 		s.member = append(s.member, ',')
 	}
 	at := e.DataAt + behind
-	return s.writer.Write(e.Raw[:at], s.member, e.Raw[at:])
+	return s.write(e.Raw[:at], s.member, e.Raw[at:])
+}
+
+func (s *stream) write(parts ...[]byte) error {
+	for _, b := range parts {
+		s.r.bytesOut += int64(len(b))
+	}
+	return s.writer.Write(parts...)
 }

@@ -42,27 +42,28 @@ const (
 var kindTable = [kinds]struct {
 	status               int
 	typ, code, anthropic string
+	fault                string // whose it is, and which
 }{
-	invalidJSON:          {400, "invalid_request_error", "invalid_json", ""},
-	modelRequired:        {400, "invalid_request_error", "model_required", ""},
-	invalidGatewayField:  {400, "invalid_request_error", "invalid_gateway_field", ""},
-	invalidRequest:       {400, "invalid_request_error", "invalid_request", ""},
-	invalidAPIKey:        {401, "authentication_error", "invalid_api_key", ""},
-	modelNotAllowed:      {403, "permission_error", "model_not_allowed", ""},
-	modelNotFound:        {404, "invalid_request_error", "model_not_found", "not_found_error"},
-	notFound:             {404, "invalid_request_error", "not_found", "not_found_error"},
-	methodNotAllowed:     {405, "invalid_request_error", "method_not_allowed", ""},
-	requestTimeout:       {408, "invalid_request_error", "request_timeout", ""},
-	bodyTooLarge:         {413, "invalid_request_error", "body_too_large", "request_too_large"},
-	headTooLarge:         {431, "invalid_request_error", "head_too_large", ""},
-	rateLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded", ""},
-	upstreamError:        {502, "upstream_error", "upstream_error", "api_error"},
-	upstreamStreamBroken: {502, "upstream_error", "upstream_stream_broken", "api_error"},
-	upstreamTimeout:      {504, "upstream_error", "upstream_timeout", "timeout_error"},
-	overloaded:           {503, "overloaded_error", "overloaded", ""},
-	noHealthyUpstream:    {503, "overloaded_error", "no_healthy_upstream", ""},
-	shuttingDown:         {503, "overloaded_error", "shutting_down", ""},
-	internal:             {500, "internal_error", "internal", "api_error"},
+	invalidJSON:          {400, "invalid_request_error", "invalid_json", "", "caller_invalid"},
+	modelRequired:        {400, "invalid_request_error", "model_required", "", "caller_invalid"},
+	invalidGatewayField:  {400, "invalid_request_error", "invalid_gateway_field", "", "caller_invalid"},
+	invalidRequest:       {400, "invalid_request_error", "invalid_request", "", "caller_invalid"},
+	invalidAPIKey:        {401, "authentication_error", "invalid_api_key", "", "policy_key"},
+	modelNotAllowed:      {403, "permission_error", "model_not_allowed", "", "policy_model"},
+	modelNotFound:        {404, "invalid_request_error", "model_not_found", "not_found_error", "caller_unknown_model"},
+	notFound:             {404, "invalid_request_error", "not_found", "not_found_error", "caller_invalid"},
+	methodNotAllowed:     {405, "invalid_request_error", "method_not_allowed", "", "caller_invalid"},
+	requestTimeout:       {408, "invalid_request_error", "request_timeout", "", "caller_slow"},
+	bodyTooLarge:         {413, "invalid_request_error", "body_too_large", "request_too_large", "policy_size"},
+	headTooLarge:         {431, "invalid_request_error", "head_too_large", "", "policy_size"},
+	rateLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded", "", "policy_limit"},
+	upstreamError:        {502, "upstream_error", "upstream_error", "api_error", "upstream_failed"},
+	upstreamStreamBroken: {502, "upstream_error", "upstream_stream_broken", "api_error", "upstream_stream_broken"},
+	upstreamTimeout:      {504, "upstream_error", "upstream_timeout", "timeout_error", "upstream_timeout"},
+	overloaded:           {503, "overloaded_error", "overloaded", "", "gateway_overloaded"},
+	noHealthyUpstream:    {503, "overloaded_error", "no_healthy_upstream", "", "upstream_unhealthy"},
+	shuttingDown:         {503, "overloaded_error", "shutting_down", "", "gateway_shutting_down"},
+	internal:             {500, "internal_error", "internal", "api_error", "gateway_internal"},
 }
 
 // failure is a request that the gateway itself answers. The message is for the client

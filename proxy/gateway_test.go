@@ -138,7 +138,7 @@ func startOn(t testing.TB, text, up string, ln net.Listener, dialUpstream pool.D
 	g := &gateway{t: t, keys: store, m: metrics.New(), ln: ln, log: &upstreamtest.Buffer{}}
 	log := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	upstreams := pool.New(g.m, log, clock, dialUpstream)
-	g.p = New(store, upstreams, g.m, log, clock, 1<<40)
+	g.p = New(Parts{Keys: store, Pool: upstreams, Metrics: g.m, Log: log, Clock: clock, Memory: 1 << 40, Access: g.log})
 	if err := g.p.Apply(load(t, text, up)); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -42,8 +43,10 @@ type Proxy struct {
 	draining atomic.Bool
 	refused  [kinds]interface{ Inc() }
 
-	server *fasthttp.Server
-	conns  *conns
+	accessTo io.Writer
+	access   *accessLog // nil as long as no configuration has asked for it
+	server   *fasthttp.Server
+	conns    *conns
 
 	// A process has one Proxy. A test may have several, each with a clock of its own, and
 	// a stream's timer and channels belong to one of them.
@@ -64,12 +67,25 @@ type snapshot struct {
 	loaded time.Time
 }
 
-// New makes a Proxy; Apply it a configuration before it serves. clock is the keys' clock, memory
-// how many bytes of bodies may be held where the configuration does not say.
-func New(store *keys.Store, upstreams *pool.Pool, m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, memory int64) *Proxy {
+// Parts are what a Proxy works with.
+type Parts struct {
+	Keys    *keys.Store
+	Pool    *pool.Pool
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+	Clock   func() time.Duration // the keys' and the pool's
+	// Memory is how many bytes of bodies may be held where the configuration does not say.
+	Memory int64
+	// Access is where the access log goes.
+	Access io.Writer
+}
+
+// New makes a Proxy; Apply it a configuration before it serves.
+func New(parts Parts) *Proxy {
 	// A connection would keep the buffer of the largest answer that it ever carried.
 	fasthttp.SetBodySizePoolLimit(keepBuffer, keepBuffer)
-	p := &Proxy{keys: store, pool: upstreams, metrics: m, log: log, clock: clock, machine: memory}
+	m := parts.Metrics
+	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, accessTo: parts.Access}
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
 	}
@@ -83,6 +99,9 @@ func (p *Proxy) Apply(cfg *config.Config) error {
 	s.router = newRouter(s)
 	p.gate.SetLimit(int64(cfg.Limits.InFlight))
 	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))
+	if cfg.AccessLog > 0 && p.access == nil {
+		p.access = newAccessLog(p.accessTo, p.metrics.AccessLinesDropped.Inc)
+	}
 	p.snapshot.Store(s)
 	p.pool.Adopt(s.set)
 	return nil
@@ -145,6 +164,9 @@ func (p *Proxy) Shutdown(ctx context.Context) {
 	defer stop()
 	if err := p.server.ShutdownWithContext(hard); err != nil {
 		p.log.Warn("connections are left open at the end", "error", err)
+	}
+	if p.access != nil {
+		p.access.close()
 	}
 	p.conns.Listener.Close() // the server does not know it yet if it was only just started
 }

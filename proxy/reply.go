@@ -17,9 +17,11 @@ import (
 // copyHead makes the upstream's status and headers the client's and adds the gateway's own.
 // The attempt is over as far as the trail goes.
 func (r *request) copyHead(a *attempt) {
+	now := time.Now()
 	if !a.failed { // an HTTP error has been noted before
-		a.took = time.Since(a.began)
+		a.took = now.Sub(a.began)
 	}
+	r.headAfter = now.Sub(r.began)
 	from, resp := &r.exchange.Response, &r.ctx.Response
 	r.status = a.status
 	resp.SetStatusCode(a.status)
@@ -226,6 +228,7 @@ func (r *request) passOver(prefix []byte, size int, over bool) {
 	if size < 0 {
 		r.markEnd()
 	}
+	r.bytesOut = int64(len(prefix))
 	p := &passage{r: r, prefix: prefix, fixed: size >= 0, over: over, client: r.ctx.Conn()}
 	r.ctx.Response.ImmediateHeaderFlush = true
 	r.ctx.Response.SetBodyStream(p, size)
@@ -275,6 +278,7 @@ func (p *passage) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	n, err := p.r.exchange.Read(b)
+	p.r.bytesOut += int64(n)
 	p.over = err != nil
 	if err != nil && err != io.EOF && p.r.failure == nil {
 		p.r.brokeOff(err)
@@ -319,6 +323,7 @@ func (p *passage) Close() error {
 	if p.r != nil {
 		if !p.over && p.r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
 			p.r.proxy.metrics.CancelledUpstreams.Inc()
+			p.r.left = true
 		}
 		p.r.finish()
 		p.r = nil

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -54,10 +52,17 @@ type request struct {
 	stream    bool     // the answer is one
 	status    int
 	failure   *failure // the gateway's own answer
-	scratch   []byte
-	head      []byte   // of the upstream request
-	upstream  [][]byte // its body, in pieces
-	options   []byte   // the stream_options in it, if they are not the client's
+	left      bool     // the client, before it had its whole answer
+
+	// for the access log
+	bytesIn, bytesOut int64         // of bodies
+	headAfter         time.Duration // since it began
+	waited            time.Duration // for the client's body, between attempts, and for a turn
+
+	scratch  []byte
+	head     []byte   // of the upstream request
+	upstream [][]byte // its body, in pieces
+	options  []byte   // the stream_options in it, if they are not the client's
 }
 
 // jsonState is what JSON is read and built with, pooled together: values live until the
@@ -210,7 +215,7 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 		if len(r.models) > 1 || len(r.models[i].Targets) > 1 {
 			wait = min(wait, lookAround)
 		}
-		how, cause, inside := r.conn.wait(wait, r.waiter.Turn)
+		how, cause, inside := r.wait(wait, r.waiter.Turn)
 		switch how {
 		case toTheEnd:
 			if r.takeAny() {
@@ -241,6 +246,13 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 		}
 		return r.noneServes()
 	}
+}
+
+// wait is the connection's, and noted.
+func (r *request) wait(d time.Duration, turn <-chan bool) (how waited, cause pool.Cause, inside bool) {
+	began := time.Now()
+	defer func() { r.waited += time.Since(began) }()
+	return r.conn.wait(d, turn)
 }
 
 // admit charges the key's tokens and its window with the request. Nothing after it but the
@@ -330,6 +342,9 @@ func visible(b []byte) bool {
 // finish gives back what the request took and counts it. It is called exactly once, by
 // the request's last owner.
 func (r *request) finish() {
+	if r.ctx != nil { // else whoever writes the body has counted
+		r.bytesOut = int64(len(r.ctx.Response.Body()))
+	}
 	if r.exchange != nil {
 		r.replied()
 		pool.Release(r.exchange)
@@ -356,7 +371,7 @@ func (r *request) finish() {
 		r.proxy.log.Warn("request failed", "request_id", string(r.id), "code", kindTable[r.failure.kind].code,
 			"trail", string(r.trail()), "error", r.failure.cause)
 	}
-	if r.snapshot.config.AccessLog && r.status != 0 { // 0: it only asked whether to send its body
+	if r.status != 0 { // 0: it only asked whether to send its body
 		r.logAccess(took)
 	}
 	r.releaseStruct()
@@ -375,30 +390,4 @@ func (r *request) replied() {
 	r.conn.release()
 	r.exchange.Finish()
 	r.leave()
-}
-
-// logAccess writes the access line. Nothing of a body and no secret is in it.
-func (r *request) logAccess(took time.Duration) {
-	attrs := []slog.Attr{
-		slog.String("request_id", string(r.id)),
-		slog.Int("status", r.status),
-		slog.Duration("took", took),
-		slog.Bool("stream", r.stream),
-	}
-	if r.route != nil {
-		attrs = append(attrs, slog.String("path", r.route.path))
-	}
-	if r.key != nil {
-		attrs = append(attrs, slog.String("key", r.key.Spec().ID))
-	}
-	if len(r.models) > 0 {
-		attrs = append(attrs, slog.String("model", r.models[0].Name))
-	}
-	if len(r.attempts) > 0 {
-		attrs = append(attrs, slog.String("trail", string(r.trail())))
-	}
-	if r.failure != nil {
-		attrs = append(attrs, slog.String("code", kindTable[r.failure.kind].code))
-	}
-	r.proxy.log.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }

@@ -134,7 +134,7 @@ func (r *request) pause(model *pool.Model, try int) verdict {
 	if r.tries(target) > 0 && !target.Upstream.MayRetry(now) {
 		return onward
 	}
-	if how, cause, _ := r.conn.wait(wait, nil); how == ended {
+	if how, cause, _ := r.wait(wait, nil); how == ended {
 		r.drop()
 		r.failed = upstreamFailure(cause, r.attempts[len(r.attempts)-1].target.Upstream.Name, nil)
 		return over

@@ -325,6 +325,7 @@ func (s *stream) breakOff(err error) {
 	var gone *clientError
 	cause := streamCause(err, s.began)
 	if errors.As(err, &gone) {
+		r.left = true
 		if r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
 			r.proxy.metrics.CancelledUpstreams.Inc()
 		}

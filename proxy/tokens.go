@@ -192,9 +192,12 @@ var (
 	textName  = []byte(`"text"`)
 )
 
+// wantsUsage: for the key's limit, or for the access log.
+func (r *request) wantsUsage() bool { return r.tokens.limited || r.snapshot.config.AccessLog > 0 }
+
 // readUsage reads the usage of a whole JSON answer.
 func (r *request) readUsage(body []byte) {
-	if r.tokens.limited {
+	if r.wantsUsage() {
 		r.tokens.usage.read(membersOf(body[skipSpace(body, 0):]).value(`"usage"`), &r.json.parser)
 	}
 }

@@ -1,0 +1,174 @@
+package proxy
+
+import (
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// accessLog takes the lines of requests that have ended and writes them from a goroutine of its own. A
+// request waits for nobody: a line that finds no room is dropped, and counted. The lines wait in several
+// places, so that requests do not wait for each other either.
+type accessLog struct {
+	out     io.Writer
+	dropped func()
+	places  [16]linePlace
+	full    chan struct{} // a place is half full
+	stop    chan struct{}
+	done    chan struct{}
+	ended   sync.Once
+}
+
+type linePlace struct {
+	mu    sync.Mutex
+	lines []byte
+	_     [64]byte // places next to each other share no cache line
+}
+
+const (
+	placeBytes = 256 << 10
+	// writeLines is how long a line waits at most.
+	writeLines = 200 * time.Millisecond
+)
+
+func newAccessLog(out io.Writer, dropped func()) *accessLog {
+	l := &accessLog{out: out, dropped: dropped, full: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	go l.run()
+	return l
+}
+
+// add takes a line, which ends in LF and is the caller's again afterwards.
+func (l *accessLog) add(line []byte) {
+	p := &l.places[rand.Uint32()%uint32(len(l.places))]
+	p.mu.Lock()
+	before := len(p.lines)
+	fits := before+len(line) <= placeBytes
+	if fits {
+		p.lines = append(p.lines, line...)
+	}
+	p.mu.Unlock()
+	switch {
+	case !fits:
+		l.dropped()
+	case before < placeBytes/2 && before+len(line) >= placeBytes/2:
+		select {
+		case l.full <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (l *accessLog) run() {
+	defer close(l.done)
+	tick := time.NewTicker(writeLines)
+	defer tick.Stop()
+	var spare []byte
+	for last := false; !last; {
+		select {
+		case <-tick.C:
+		case <-l.full:
+		case <-l.stop:
+			last = true
+		}
+		for i := range l.places {
+			p := &l.places[i]
+			p.mu.Lock()
+			spare, p.lines = p.lines, spare[:0]
+			p.mu.Unlock()
+			if len(spare) > 0 {
+				_, _ = l.out.Write(spare) // who could be told?
+			}
+		}
+	}
+}
+
+// close writes what there is and ends. Nothing is added after it.
+func (l *accessLog) close() {
+	l.ended.Do(func() { close(l.stop) })
+	<-l.done
+}
+
+// logAccess writes the request's line. Nothing of a body and no secret is in it.
+func (r *request) logAccess(took time.Duration) {
+	rate := float64(r.snapshot.config.AccessLog)
+	if rate == 0 || rate < 1 && rand.Float64() >= rate {
+		return
+	}
+	a := &r.json.arena
+	line := a.NewObject()
+	text := func(name, value string) { line.Set(name, a.NewString(value)) }
+	seconds := func(name string, d time.Duration) {
+		line.Set(name, a.NewNumberFloat64(d.Round(time.Microsecond).Seconds()))
+	}
+	whole := func(name string, n int64) { line.Set(name, a.NewNumberInt(int(n))) }
+	text("time", r.began.Format("2006-01-02T15:04:05.000Z07:00"))
+	text("level", "INFO")
+	text("msg", "request")
+	text("request_id", string(r.id))
+	whole("status", int64(r.status))
+	if r.route != nil {
+		text("path", r.route.path)
+	}
+	if r.key != nil {
+		text("key", r.key.Spec().ID)
+	}
+	if n := len(r.attempts); n > 0 {
+		text("model", r.attempts[n-1].target.Model)
+		text("upstream", r.attempts[n-1].target.Upstream.Name)
+		text("trail", string(r.trail()))
+	} else if len(r.models) > 0 {
+		text("model", r.models[0].Name)
+	}
+	if r.stream {
+		line.Set("stream", a.NewTrue())
+	}
+	whole("bytes_in", r.bytesIn)
+	whole("bytes_out", r.bytesOut)
+	if u := r.tokens.usage; u.known() {
+		whole("tokens_in", u.input)
+		whole("tokens_out", u.output)
+	}
+	if r.headAfter > 0 {
+		seconds("first_byte", r.headAfter)
+	}
+	seconds("total", took)
+	seconds("overhead", r.overhead(took))
+	if kind := r.errorKind(); kind != "" {
+		text("error", kind)
+	}
+	r.scratch = append(line.MarshalTo(r.scratch[:0]), '\n')
+	r.proxy.access.add(r.scratch)
+}
+
+// overhead is the gateway's own part of the time up to the answer's head: what is left without the
+// attempts, the waits between them and for a turn, and the client's sending of its body.
+func (r *request) overhead(took time.Duration) time.Duration {
+	own := took
+	if r.headAfter > 0 {
+		own = r.headAfter
+	}
+	for i := range r.attempts {
+		own -= r.attempts[i].took
+	}
+	return max(0, own-r.waited)
+}
+
+// errorKind says whose fault it is that a request did not get a whole answer with a status of
+// success, and what it was; "" for one that did.
+func (r *request) errorKind() string {
+	n := len(r.attempts)
+	switch f := r.failure; {
+	case f != nil && f.left:
+		return "caller_left"
+	case f != nil:
+		return kindTable[f.kind].fault
+	case n == 0:
+		return ""
+	case r.attempts[n-1].status/100 != 2:
+		return "upstream_status"
+	case r.left:
+		return "caller_left"
+	}
+	return ""
+}

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/internal/upstreamtest"
+	"sluice/keys"
+)
+
+// lines are the access log's so far, once all of it has been written.
+func (g *gateway) lines() (list []map[string]any) {
+	g.t.Helper()
+	time.Sleep(2 * writeLines)
+	synctest.Wait()
+	for line := range strings.Lines(g.log.String()) {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			g.t.Fatalf("%s: %v", line, err)
+		}
+		if m["msg"] == "request" {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// TestAccessLog: one line a request, with all that is known of it.
+func TestAccessLog(t *testing.T) {
+	const withUsage = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}`
+	for _, test := range []struct {
+		name, path, body string
+		answer           step
+		want             string // members, in this order
+	}{
+		{"plain", "/v1/chat/completions", plainM, step{Answer: func(conn net.Conn, _ *upstreamtest.Recorded) {
+			time.Sleep(1500 * time.Millisecond)
+			_, _ = io.WriteString(conn, reply("200 OK", "application/json", withUsage))
+		}}, "status=200 path=/chat/completions model=m upstream=a trail=m@a;200;1500 bytes_in=13 bytes_out=116 tokens_in=7 tokens_out=2 first_byte=1.5 total=1.5 overhead=0"},
+		{"stream", "/v1/chat/completions", streamM, events(textEvent, usageEvent, chunkDone),
+			"status=200 stream=true bytes_in=27 tokens_in=20 tokens_out=5 overhead=0"},
+		{"passes through", "/v1/audio/speech", plainM, upstreamtest.Say(reply("200 OK", "audio/mpeg", strings.Repeat("x", 100_000))), "status=200 bytes_out=100000"},
+		{"upstream's error", "/v1/chat/completions", plainM, status("404 No"), "status=404 error=upstream_status trail=m@a;404;0"},
+		{"no answer", "/v1/chat/completions", plainM, upstreamtest.Say("nonsense\r\n\r\n"), "status=502 error=upstream_failed trail=m@a;malformed_response;0"},
+		{"broken stream", "/v1/chat/completions", streamM, events(textEvent), "status=200 stream=true error=upstream_stream_broken"},
+		{"no JSON", "/v1/chat/completions", "{", slow(0), "status=400 error=caller_invalid bytes_in=1"},
+		{"no such model", "/v1/chat/completions", `{"model":"x"}`, slow(0), "status=404 error=caller_unknown_model"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				g, _ := startScripted(t, "access_log: true\n"+oneUpstream, map[string]steps{"a": {test.answer}})
+				made, secret := g.key(keys.Spec{Name: "logged"})
+				a := g.post(test.path, test.body, "Authorization", "Bearer "+secret)
+				list := g.lines()
+				if len(list) != 1 {
+					t.Fatalf("%d lines", len(list))
+				}
+				line := list[0]
+				for member := range strings.SplitSeq(test.want, " ") {
+					name, want, _ := strings.Cut(member, "=")
+					if got := fmt.Sprint(line[name]); got != want {
+						t.Errorf("%s is %s, want %s", name, got, want)
+					}
+				}
+				if !strings.Contains(test.want, "error=") && line["error"] != nil {
+					t.Errorf("error is %v", line["error"])
+				}
+				if line["key"] != made.ID || line["request_id"] != a.header.Get("X-Request-Id") || line["time"] == nil || line["total"] == nil {
+					t.Errorf("%v", line)
+				}
+				if strings.Contains(fmt.Sprint(line), secret) {
+					t.Error("the secret is in it")
+				}
+			})
+		})
+	}
+}
+
+// TestOverheadIsTheGatewaysOwnTime: not what it waited for.
+func TestOverheadIsTheGatewaysOwnTime(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, "access_log: true\nretry: {base: 1s, max: 1s}\n"+full+"  m: {targets: [{upstream: a}]}\n",
+			map[string]steps{"a": {slow(2 * time.Second), status("500 No"), slow(time.Second)}})
+		var wg sync.WaitGroup
+		g.busy(&wg, 2, g.secret, right(t)) // the second waits for its turn, and then between its attempts
+		wg.Wait()
+		for _, line := range g.lines() {
+			if line["overhead"] != 0.0 {
+				t.Errorf("%v", line)
+			}
+		}
+	})
+}
+
+func TestAccessLogIsSampled(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, "access_log: 0.25\n"+oneUpstream, map[string]steps{"a": {slow(0)}})
+		for range 400 {
+			g.post("/v1/chat/completions", plainM)
+		}
+		if n := len(g.lines()); n < 50 || n > 150 { // a hundred on average, with a deviation of nine
+			t.Errorf("%d of 400", n)
+		}
+	})
+}
+
+type stuck struct{ release chan struct{} }
+
+func (s stuck) Write(b []byte) (int, error) { <-s.release; return len(b), nil }
+
+// TestAccessLogNeverBlocks: where nobody takes its lines, they are dropped and counted, and not kept.
+func TestAccessLogNeverBlocks(t *testing.T) {
+	release := make(chan struct{})
+	var dropped atomic.Int64
+	l := newAccessLog(stuck{release}, func() { dropped.Add(1) })
+	line := []byte(strings.Repeat("x", 1023) + "\n")
+	const n = 20_000 // some 20 MB
+	for range n {
+		l.add(line)
+	}
+	kept := 0
+	for i := range l.places {
+		kept += len(l.places[i].lines)
+	}
+	if most := 2 * len(l.places) * placeBytes; kept > most || dropped.Load() < n/2 {
+		t.Errorf("%d bytes are kept, %d lines dropped", kept, dropped.Load())
+	}
+	close(release)
+	l.close()
+}
