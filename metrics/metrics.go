@@ -14,10 +14,15 @@ import (
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	failures *prometheus.CounterVec
-	refused  *prometheus.CounterVec
+	requests  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	firstByte *prometheus.HistogramVec
+	overhead  *prometheus.HistogramVec
+	tokens    *prometheus.CounterVec
+	attempts  *prometheus.CounterVec
+	errors    *prometheus.CounterVec
+	failures  *prometheus.CounterVec
+	refused   *prometheus.CounterVec
 
 	retries        *prometheus.CounterVec
 	retriesRefused *prometheus.CounterVec
@@ -47,8 +52,24 @@ func New() *Metrics {
 		}, []string{"model", "upstream", "class"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sluice_request_duration_seconds", Help: "Time from a request's head to the last byte of its answer.",
-			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600},
+			Buckets: seconds,
 		}, []string{"model", "upstream"}),
+		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sluice_first_byte_seconds", Help: "Time from a request's head to that of its answer.", Buckets: seconds,
+		}, []string{"model", "upstream"}),
+		overhead: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sluice_overhead_seconds", Help: "The gateway's own part of that time, without attempts and waits.",
+			Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1},
+		}, []string{"model", "upstream"}),
+		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_tokens_total", Help: "Tokens that upstreams say they have used, by direction: in or out.",
+		}, []string{"model", "upstream", "direction"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_attempts_total", Help: "Attempts to have a model's request answered by an upstream.",
+		}, []string{"model", "upstream"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_errors_total", Help: "Requests without a whole answer with a status of success, by whose fault that was and which.",
+		}, []string{"kind"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_upstream_failures_total", Help: "Attempts that failed, by cause.",
 		}, []string{"upstream", "cause"}),
@@ -89,37 +110,75 @@ func New() *Metrics {
 			Name: "sluice_config_generation", Help: "How many configurations have taken effect since the start.",
 		}),
 	}
-	m.Registry.MustRegister(m.requests, m.duration, m.failures, m.refused,
+	m.Registry.MustRegister(m.requests, m.duration, m.firstByte, m.overhead, m.tokens, m.attempts, m.errors, m.failures, m.refused,
 		m.retries, m.retriesRefused, m.fallbacks, m.Panics, m.BrokenStreams, m.AccessLinesDropped, m.CancelledUpstreams,
 		m.reloads, m.reloadOK, m.reloadedAt, m.generation,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
+// seconds are the buckets of what takes as long as a model does.
+var seconds = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600}
+
 // Target is the series of one model at one upstream, looked up once.
 type Target struct {
-	byClass  [6]prometheus.Counter // index: status / 100
-	duration prometheus.Observer
+	// Attempts counts attempts at it.
+	Attempts  prometheus.Counter
+	byClass   [6]prometheus.Counter // index: status / 100
+	duration  prometheus.Observer
+	firstByte prometheus.Observer
+	overhead  prometheus.Observer
+	in, out   prometheus.Counter
+}
+
+// Request is what there is to count of one that has ended.
+type Request struct {
+	Status    int
+	Took      time.Duration
+	FirstByte time.Duration // 0 without an answer's head
+	Overhead  time.Duration
+	TokensIn  int64
+	TokensOut int64
 }
 
 // Target looks the series of one model at one upstream up.
 func (m *Metrics) Target(model, upstream string) *Target {
-	t := &Target{duration: m.duration.WithLabelValues(model, upstream)}
+	t := &Target{
+		Attempts:  m.attempts.WithLabelValues(model, upstream),
+		duration:  m.duration.WithLabelValues(model, upstream),
+		firstByte: m.firstByte.WithLabelValues(model, upstream),
+		overhead:  m.overhead.WithLabelValues(model, upstream),
+		in:        m.tokens.WithLabelValues(model, upstream, "in"),
+		out:       m.tokens.WithLabelValues(model, upstream, "out"),
+	}
 	for i, class := range []string{"other", "1xx", "2xx", "3xx", "4xx", "5xx"} {
 		t.byClass[i] = m.requests.WithLabelValues(model, upstream, class)
 	}
 	return t
 }
 
-// Done counts a request that ended with status after d.
-func (t *Target) Done(status int, d time.Duration) {
-	class := status / 100
+// Done counts a request that has ended.
+func (t *Target) Done(r *Request) {
+	class := r.Status / 100
 	if class < 1 || class > 5 {
 		class = 0
 	}
 	t.byClass[class].Inc()
-	t.duration.Observe(d.Seconds())
+	t.duration.Observe(r.Took.Seconds())
+	if r.FirstByte > 0 {
+		t.firstByte.Observe(r.FirstByte.Seconds())
+		t.overhead.Observe(r.Overhead.Seconds())
+	}
+	if r.TokensIn > 0 {
+		t.in.Add(float64(r.TokensIn))
+	}
+	if r.TokensOut > 0 {
+		t.out.Add(float64(r.TokensOut))
+	}
 }
+
+// Error is the counter of requests without a whole good answer, of one kind.
+func (m *Metrics) Error(kind string) prometheus.Counter { return m.errors.WithLabelValues(kind) }
 
 // Failure is the counter of upstream's attempts that failed with cause.
 func (m *Metrics) Failure(upstream, cause string) prometheus.Counter {
@@ -169,12 +228,19 @@ const (
 	InFlightHelp = "Requests and streams in flight."
 	Keys         = "sluice_keys"
 	KeysHelp     = "Gateway keys, usable or not."
+
+	Memory          = "sluice_memory_held_bytes"
+	MemoryHelp      = "What counts of limits.memory: bodies that are held, and connections."
+	MemoryLimit     = "sluice_memory_limit_bytes"
+	MemoryLimitHelp = "limits.memory, given or found; 0 if there is none."
 )
 
 // Upstream is what the gauges show of an upstream.
 type Upstream struct {
 	Name        string
 	InFlight    int64
+	MaxInFlight int64
+	Waiting     int64
 	Connections int
 	Targets     []UpstreamTarget
 }
@@ -192,6 +258,8 @@ type upstreams func() []Upstream
 
 var (
 	upstreamInFlight    = prometheus.NewDesc("sluice_upstream_in_flight", "Requests in flight at the upstream.", []string{"upstream"}, nil)
+	upstreamMax         = prometheus.NewDesc("sluice_upstream_max_in_flight", "max_in_flight of the upstream; 0 for any number.", []string{"upstream"}, nil)
+	upstreamWaiting     = prometheus.NewDesc("sluice_upstream_waiting", "Requests that wait for a place at the upstream.", []string{"upstream"}, nil)
 	upstreamConnections = prometheus.NewDesc("sluice_upstream_connections", "Connections to the upstream, idle ones among them.", []string{"upstream"}, nil)
 	breakerState        = prometheus.NewDesc("sluice_breaker_state", "A target's breaker: 0 closed, 1 half open, 2 open.",
 		[]string{"model", "upstream", "target"}, nil)
@@ -200,6 +268,8 @@ var (
 // Describe names the series.
 func (upstreams) Describe(to chan<- *prometheus.Desc) {
 	to <- upstreamInFlight
+	to <- upstreamMax
+	to <- upstreamWaiting
 	to <- upstreamConnections
 	to <- breakerState
 }
@@ -211,6 +281,8 @@ func (read upstreams) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, u := range read() {
 		gauge(upstreamInFlight, float64(u.InFlight), u.Name)
+		gauge(upstreamMax, float64(u.MaxInFlight), u.Name)
+		gauge(upstreamWaiting, float64(u.Waiting), u.Name)
 		gauge(upstreamConnections, float64(u.Connections), u.Name)
 		for _, t := range u.Targets {
 			gauge(breakerState, float64(t.Breaker), t.Model, u.Name, t.Name)

@@ -47,7 +47,7 @@ func (p *Pool) gauges() (all []metrics.Upstream) {
 	defer p.mu.Unlock()
 	for _, u := range p.current {
 		s := u.Status()
-		m := metrics.Upstream{Name: u.Name, InFlight: s.InFlight, Connections: s.Connections}
+		m := metrics.Upstream{Name: u.Name, InFlight: s.InFlight, MaxInFlight: s.MaxInFlight, Waiting: s.Waiting, Connections: s.Connections}
 		for _, t := range s.Targets {
 			m.Targets = append(m.Targets, metrics.UpstreamTarget{Model: t.Model, Name: t.Target, Breaker: int(t.breaker)})
 		}

@@ -154,21 +154,27 @@ func (r *request) overhead(took time.Duration) time.Duration {
 	return max(0, own-r.waited)
 }
 
+// The faults that are no failure of the gateway's own table.
+const (
+	faultLeft   = "caller_left"
+	faultStatus = "upstream_status"
+)
+
 // errorKind says whose fault it is that a request did not get a whole answer with a status of
 // success, and what it was; "" for one that did.
 func (r *request) errorKind() string {
 	n := len(r.attempts)
 	switch f := r.failure; {
 	case f != nil && f.left:
-		return "caller_left"
+		return faultLeft
 	case f != nil:
 		return kindTable[f.kind].fault
 	case n == 0:
 		return ""
 	case r.attempts[n-1].status/100 != 2:
-		return "upstream_status"
+		return faultStatus
 	case r.left:
-		return "caller_left"
+		return faultLeft
 	}
 	return ""
 }

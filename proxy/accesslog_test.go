@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/common/expfmt"
+
 	"sluice/internal/upstreamtest"
 	"sluice/keys"
 )
@@ -135,4 +137,48 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 	}
 	close(release)
 	l.close()
+}
+
+// TestMetricsOfARequest: what the access log says, added up.
+func TestMetricsOfARequest(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		withUsage := step{Answer: func(conn net.Conn, _ *upstreamtest.Recorded) {
+			time.Sleep(2 * time.Second)
+			_, _ = io.WriteString(conn, reply("200 OK", "application/json", `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}`))
+		}}
+		g, _ := startScripted(t, "retry: {base: 1s, max: 1s}\n"+strings.Replace(oneUpstream, "retry: {max_retries: 0}\n", "", 1),
+			map[string]steps{"a": {status("500 No"), withUsage, status("404 No"), events(textEvent)}})
+		g.post("/v1/chat/completions", plainM)
+		g.post("/v1/chat/completions", plainM)
+		g.post("/v1/chat/completions", streamM)
+		g.post("/v1/chat/completions", `{"model":"nope"}`)
+		g.wantNothingLeft()
+		var text strings.Builder
+		families, err := g.m.Registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if _, err := expfmt.MetricFamilyToText(&text, f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, want := range []string{
+			`sluice_attempts_total{model="m",upstream="a"} 4`,
+			`sluice_tokens_total{direction="in",model="m",upstream="a"} 7`,
+			`sluice_tokens_total{direction="out",model="m",upstream="a"} 2`,
+			`sluice_errors_total{kind="upstream_status"} 1`,
+			`sluice_errors_total{kind="upstream_stream_broken"} 1`,
+			`sluice_errors_total{kind="caller_unknown_model"} 1`,
+			`sluice_errors_total{kind="gateway_internal"} 0`,
+			`sluice_first_byte_seconds_count{model="m",upstream="a"} 3`,
+			`sluice_overhead_seconds_bucket{model="m",upstream="a",le="1e-05"} 3`,
+			`sluice_upstream_waiting{upstream="a"} 0`,
+			`sluice_memory_limit_bytes 1.099511627776e+12`,
+		} {
+			if !strings.Contains(text.String(), want+"\n") {
+				t.Errorf("there is no %s", want)
+			}
+		}
+	})
 }

@@ -43,7 +43,7 @@ func (s *stream) writeEvent() error {
 			if found.ends {
 				s.ended, s.last = true, found.last
 			}
-			if found.usage && s.r.wantsUsage() {
+			if found.usage {
 				extra = s.r.tokens.readEventUsage(e.Data, &s.r.json.parser)
 			}
 		}

@@ -84,6 +84,7 @@ func (r *request) take(model *pool.Model) *attempt {
 		}
 	}
 	r.drop() // the HTTP error of the attempt before, which is not the answer
+	target.Metrics.Attempts.Inc()
 	r.attempts = append(r.attempts, attempt{target: target, began: time.Now(), entered: true, place: place})
 	return &r.attempts[len(r.attempts)-1]
 }

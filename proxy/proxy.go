@@ -42,6 +42,7 @@ type Proxy struct {
 	machine  int64        // what limits.memory is where the file does not say
 	draining atomic.Bool
 	refused  [kinds]interface{ Inc() }
+	faults   map[string]interface{ Inc() } // by errorKind
 
 	accessTo io.Writer
 	access   *accessLog // nil as long as no configuration has asked for it
@@ -85,10 +86,17 @@ func New(parts Parts) *Proxy {
 	// A connection would keep the buffer of the largest answer that it ever carried.
 	fasthttp.SetBodySizePoolLimit(keepBuffer, keepBuffer)
 	m := parts.Metrics
-	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, accessTo: parts.Access}
+	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, accessTo: parts.Access,
+		faults: map[string]interface{ Inc() }{}}
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
+		p.faults[kindTable[k].fault] = m.Error(kindTable[k].fault)
 	}
+	for _, kind := range [...]string{faultLeft, faultStatus} {
+		p.faults[kind] = m.Error(kind)
+	}
+	m.Gauge(metrics.Memory, metrics.MemoryHelp, func() float64 { return float64(p.memory.InFlight()) })
+	m.Gauge(metrics.MemoryLimit, metrics.MemoryLimitHelp, func() float64 { return float64(p.memory.Limit()) })
 	m.Gauge(metrics.InFlight, metrics.InFlightHelp, func() float64 { return float64(p.gate.InFlight()) })
 	return p
 }

@@ -21,7 +21,7 @@ func (r *request) copyHead(a *attempt) {
 	if !a.failed { // an HTTP error has been noted before
 		a.took = now.Sub(a.began)
 	}
-	r.headAfter = now.Sub(r.began)
+	r.headAfter = max(1, now.Sub(r.began)) // 0 is "none"
 	from, resp := &r.exchange.Response, &r.ctx.Response
 	r.status = a.status
 	resp.SetStatusCode(a.status)

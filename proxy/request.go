@@ -10,6 +10,7 @@ import (
 
 	"sluice/keys"
 	"sluice/limiter"
+	"sluice/metrics"
 	"sluice/pool"
 )
 
@@ -365,7 +366,11 @@ func (r *request) finish() {
 	}
 	took := time.Since(r.began)
 	if n := len(r.attempts); n > 0 {
-		r.attempts[n-1].target.Metrics.Done(r.status, took)
+		r.attempts[n-1].target.Metrics.Done(&metrics.Request{Status: r.status, Took: took,
+			FirstByte: r.headAfter, Overhead: r.overhead(took), TokensIn: r.tokens.usage.input, TokensOut: r.tokens.usage.output})
+	}
+	if kind := r.errorKind(); kind != "" {
+		r.proxy.faults[kind].Inc()
 	}
 	if r.failure != nil && r.failure.cause != nil {
 		r.proxy.log.Warn("request failed", "request_id", string(r.id), "code", kindTable[r.failure.kind].code,

@@ -190,14 +190,12 @@ func (t *tokens) count(data []byte, to *route) {
 var (
 	deltaName = []byte(`"delta"`)
 	textName  = []byte(`"text"`)
+	usageName = []byte(`"usage"`)
 )
-
-// wantsUsage: for the key's limit, or for the access log.
-func (r *request) wantsUsage() bool { return r.tokens.limited || r.snapshot.config.AccessLog > 0 }
 
 // readUsage reads the usage of a whole JSON answer.
 func (r *request) readUsage(body []byte) {
-	if r.wantsUsage() {
+	if bytes.Contains(body, usageName) { // which is quicker to know than where
 		r.tokens.usage.read(membersOf(body[skipSpace(body, 0):]).value(`"usage"`), &r.json.parser)
 	}
 }
