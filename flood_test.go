@@ -193,7 +193,7 @@ func startFlooded(t *testing.T, provider string) *flooded {
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	s := &flooded{t: t, address: freeAddress(t), admin: freeAddress(t)}
+	s := &flooded{t: t, address: freePort(t), admin: freePort(t)}
 	path := filepath.Join(dir, "config.yaml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, floodConfig, s.address, s.admin, filepath.Join(dir, "keys.db"), provider), 0o600); err != nil {
 		t.Fatal(err)
@@ -222,16 +222,6 @@ func startFlooded(t *testing.T, provider string) *flooded {
 			t.Fatal("it does not serve")
 		}
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func (s *flooded) ask(method, path, body string, into any) {
