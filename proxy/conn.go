@@ -10,7 +10,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"sluice/limiter"
 	"sluice/pool"
 )
 
@@ -273,103 +272,6 @@ func (c *clientConn) check(sweep uint64, now time.Time) (left bool) {
 		c.unpromise()
 	}
 	return c.waiting != nil && c.since.Load()+1 < sweep && pool.Gone(c.Conn) && c.waiting.Abort(pool.ClientLeft)
-}
-
-// conns are a listener's connections. fasthttp does not tell a handler that its client
-// has left; the sweep asks the kernel, which costs requests that are answered at once
-// nothing.
-type conns struct {
-	net.Listener
-	writeTimeout func() time.Duration
-	left         func() // called for each client that left
-	memory       *limiter.Gate
-	each         int64 // bytes that a connection takes of it
-
-	sweeps atomic.Uint64
-	cut    atomic.Bool // the process ends: what still begins to wait is aborted
-	stop   chan struct{}
-	ended  sync.Once
-	done   chan struct{}
-
-	mu  sync.Mutex
-	set map[*clientConn]struct{}
-}
-
-func newConns(ln net.Listener, writeTimeout func() time.Duration, left func(), memory *limiter.Gate, each int64) *conns {
-	s := &conns{Listener: ln, writeTimeout: writeTimeout, left: left, memory: memory, each: each, set: map[*clientConn]struct{}{},
-		stop: make(chan struct{}), done: make(chan struct{})}
-	go s.sweep()
-	return s
-}
-
-// Accept waits for a client.
-func (s *conns) Accept() (net.Conn, error) {
-	conn, err := s.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c := &clientConn{Conn: conn, all: s}
-	s.mu.Lock()
-	s.set[c] = struct{}{}
-	s.mu.Unlock()
-	s.memory.Add(s.each)
-	return c, nil
-}
-
-func (s *conns) remove(c *clientConn) {
-	s.mu.Lock()
-	_, open := s.set[c]
-	delete(s.set, c)
-	s.mu.Unlock()
-	if open {
-		s.memory.Give(s.each)
-	}
-}
-
-// list appends the connections to dst.
-func (s *conns) list(dst []*clientConn) []*clientConn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.set {
-		dst = append(dst, c)
-	}
-	return dst
-}
-
-func (s *conns) sweep() {
-	defer close(s.done)
-	ticker := time.NewTicker(sweepEvery)
-	defer ticker.Stop()
-	var list []*clientConn
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-ticker.C:
-		}
-		now := time.Now()
-		sweep := s.sweeps.Add(1)
-		list = s.list(list[:0])
-		for _, c := range list {
-			if c.check(sweep, now) {
-				s.left()
-			}
-		}
-		clear(list)
-	}
-}
-
-// cutAll ends everything that is waited for, now and from now on.
-func (s *conns) cutAll() {
-	s.cut.Store(true)
-	for _, c := range s.list(nil) {
-		c.abort(pool.ShuttingDown)
-	}
-}
-
-func (s *conns) close() {
-	s.ended.Do(func() { close(s.stop) })
-	<-s.done
 }
 
 // connState keeps a connection's read deadline: fasthttp's own settings cannot change

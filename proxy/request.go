@@ -167,95 +167,6 @@ func (r *request) enter() *failure {
 	return nil
 }
 
-// choose takes a place for the first attempt: a request that can be sent nowhere costs its
-// key nothing. A full upstream is passed over; if nothing else serves, the request waits for its
-// turn at one.
-func (r *request) choose() *failure {
-	if r.takeAny() {
-		return nil
-	}
-	for i, model := range r.models {
-		if target := model.Crowded(r.proxy.clock()); target != nil {
-			if f := r.wouldRefuse(); f != nil {
-				return f // who is over its limits takes no turn from others
-			}
-			return r.queue(i, target)
-		}
-	}
-	return r.noneServes()
-}
-
-// takeAny takes a place at the first target that serves.
-func (r *request) takeAny() bool {
-	for i, model := range r.models {
-		if target, place := r.place(model); target != nil {
-			r.chosen = chosen{i, target, place}
-			return true
-		}
-	}
-	return false
-}
-
-// lookAround is how often a request that waits for its turn at one upstream looks at the others.
-const lookAround = 50 * time.Millisecond
-
-// queue waits for a place at target's upstream, which is for the model at place i, or for one
-// anywhere else.
-func (r *request) queue(i int, target *pool.Target) *failure {
-	if r.waiter == nil {
-		r.waiter = limiter.NewWaiter()
-	}
-	patience := min(target.QueueTimeout, time.Until(r.deadline(target)))
-	until := time.Now().Add(patience)
-	retryAfter, joined := target.Join(r.waiter, r.key, patience)
-	if !joined {
-		return crowded(target, retryAfter)
-	}
-	for {
-		wait := time.Until(until)
-		if len(r.models) > 1 || len(r.models[i].Targets) > 1 {
-			wait = min(wait, lookAround)
-		}
-		how, cause, inside := r.wait(wait, r.waiter.Turn)
-		switch how {
-		case toTheEnd:
-			if r.takeAny() {
-				if target.Quit(r.waiter) {
-					target.PassTurn()
-				}
-				return nil
-			}
-			if time.Now().Before(until) {
-				continue
-			}
-			inside = target.Quit(r.waiter)
-		case ended:
-			if target.Quit(r.waiter) {
-				target.PassTurn()
-			}
-			return upstreamFailure(cause, target.Upstream.Name, nil)
-		}
-		if !inside {
-			return crowded(target, target.TurnIn())
-		}
-		if place, ok := target.EnterAtTurn(r.proxy.clock()); ok {
-			r.chosen = chosen{i, target, place}
-			return nil
-		}
-		if r.takeAny() { // it has failed for others meanwhile
-			return nil
-		}
-		return r.noneServes()
-	}
-}
-
-// wait is the connection's, and noted.
-func (r *request) wait(d time.Duration, turn <-chan bool) (how waited, cause pool.Cause, inside bool) {
-	began := time.Now()
-	defer func() { r.waited += time.Since(began) }()
-	return r.conn.wait(d, turn)
-}
-
 // admit charges the key's tokens and its window with the request. Nothing after it but the
 // forwarding can fail, so what is charged was forwarded. Tokens come first: they can be given back.
 func (r *request) admit() *failure {
@@ -268,23 +179,6 @@ func (r *request) admit() *failure {
 		return nil
 	}
 	return r.overRequests(&state)
-}
-
-// wouldRefuse is what admit would refuse with now. It charges nothing.
-func (r *request) wouldRefuse() *failure {
-	now := r.proxy.clock()
-	if t := &r.tokens; r.key.CountsTokens() {
-		t.prompt = promptTokens(r.body)
-		var admitted bool
-		if t.state, admitted, t.limited = r.key.LeftTokens(now, t.prompt+r.outputCap()); !admitted {
-			return r.overTokens()
-		}
-	}
-	if state, limited := r.key.Left(now); limited && state.Remaining == 0 {
-		r.limitState, r.limited = state, limited
-		return r.overRequests(&state)
-	}
-	return nil
 }
 
 func (r *request) overRequests(state *limiter.State) *failure {
