@@ -113,10 +113,10 @@ type Upstream struct {
 	Timeouts   Timeouts          `json:"timeouts"`
 	// MaxInFlight is how many requests it gets at once, 0 for any number, and QueueTimeout how
 	// long one may wait until it is among them.
-	MaxInFlight int `json:"max_in_flight,omitempty"`
-	// StreamUsage: it may be asked to tell a stream's usage.
-	StreamUsage  bool     `json:"stream_usage"`
+	MaxInFlight  int      `json:"max_in_flight,omitempty"`
 	QueueTimeout Duration `json:"queue_timeout"`
+	// StreamUsage: it may be asked to tell a stream's usage.
+	StreamUsage bool `json:"stream_usage"`
 }
 
 // Model is a public model name's meaning.

@@ -17,7 +17,7 @@ import (
 type Ledger struct {
 	mu     sync.Mutex
 	period time.Duration
-	width  time.Duration
+	grid
 	limit  int64
 	at     uint64              // the current sub-window
 	spent  [ringMask + 1]int64 // in each sub-window that still matters
@@ -56,7 +56,7 @@ func (l *Ledger) Set(limit int64, period, now time.Duration) {
 
 func (l *Ledger) setPeriod(period, now time.Duration) {
 	l.before = l.at
-	l.period, l.width = period, (period+subWindows-1)/subWindows
+	l.period, l.grid = period, gridOf(period)
 	l.at = l.number(now)
 	l.spent = [ringMask + 1]int64{}
 	l.spent[l.at&ringMask] = l.used
@@ -165,12 +165,4 @@ func (l *Ledger) state(now time.Duration, amount int64) State {
 		}
 	}
 	return s
-}
-
-func (l *Ledger) number(now time.Duration) uint64 {
-	return uint64(max(0, now)/l.width) + subWindows + 1
-}
-
-func (l *Ledger) begin(n uint64) time.Duration {
-	return time.Duration(n-subWindows-1) * l.width
 }

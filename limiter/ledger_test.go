@@ -84,14 +84,14 @@ func TestLedgerAgainstReference(t *testing.T) {
 			}
 			// What was promised: enough is left then, and not a moment before.
 			at := func(then time.Duration) bool {
-				copied := &Ledger{period: l.period, width: l.width, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
+				copied := &Ledger{period: l.period, grid: l.grid, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
 				_, _, ok := copied.Reserve(then, amount)
 				return ok
 			}
 			if !at(clock+s.RetryAfter) || at(clock+s.RetryAfter-1) {
 				t.Fatalf("seed %d: RetryAfter %v of %d is wrong", seed, s.RetryAfter, want)
 			}
-			copied := &Ledger{period: l.period, width: l.width, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
+			copied := &Ledger{period: l.period, grid: l.grid, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
 			if got, _ := copied.Peek(clock+s.Reset, 0); got.Remaining != limit {
 				t.Fatalf("seed %d: Reset %v, then %+v", seed, s.Reset, got)
 			}

@@ -66,8 +66,8 @@ var ErrFrozen = errors.New("window is frozen")
 // Window is a sliding window of admissions. Make one with NewWindow.
 type Window struct {
 	period time.Duration
-	width  time.Duration
-	limit  atomic.Int64
+	grid
+	limit atomic.Int64
 
 	word  atomic.Uint64 // sub-window number << countBits | admissions ever made, modulo 2^30
 	marks [ringMask + 1]atomic.Uint64
@@ -87,7 +87,7 @@ type State struct {
 // NewWindow makes a Window that admits limit (1 to MaxLimit) per period and counts
 // used as admitted at now.
 func NewWindow(limit int64, period, now time.Duration, used int64) *Window {
-	w := &Window{period: period, width: (period + subWindows - 1) / subWindows}
+	w := &Window{period: period, grid: gridOf(period)}
 	w.limit.Store(limit)
 	at := w.number(now)
 	for j := at - subWindows; j <= at; j++ {
@@ -229,15 +229,20 @@ func (w *Window) state(v *view, now time.Duration) (s State, ok bool, later time
 	return s, w.word.Load() == v.word, 0
 }
 
+// grid is how time is cut into sub-windows.
+type grid struct{ width time.Duration }
+
+func gridOf(period time.Duration) grid { return grid{(period + subWindows - 1) / subWindows} }
+
 // number is the sub-window that now lies in; the first is such that all marks
 // before it have numbers above zero, the number of a slot never written.
-func (w *Window) number(now time.Duration) uint64 {
-	return uint64(max(0, now)/w.width) + subWindows + 1
+func (g grid) number(now time.Duration) uint64 {
+	return uint64(max(0, now)/g.width) + subWindows + 1
 }
 
 // begin is the time at which sub-window n begins.
-func (w *Window) begin(n uint64) time.Duration {
-	return time.Duration(n-subWindows-1) * w.width
+func (g grid) begin(n uint64) time.Duration {
+	return time.Duration(n-subWindows-1) * g.width
 }
 
 func pack(number, count uint64) uint64 { return number<<countBits | count&countMask }

@@ -91,7 +91,7 @@ func TestWindowAgainstReference(t *testing.T) {
 func checkPromises(t *testing.T, w *Window, now time.Duration, s State) {
 	t.Helper()
 	at := func(then time.Duration) State {
-		c := &Window{period: w.period, width: w.width}
+		c := &Window{period: w.period, grid: w.grid}
 		c.limit.Store(w.limit.Load())
 		c.word.Store(w.word.Load())
 		for i := range w.marks {

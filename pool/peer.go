@@ -13,7 +13,21 @@ import (
 // Gone reports whether the peer of a TCP connection, with or without TLS, has closed or
 // reset it. It asks the kernel without reading a byte, so it may be called while others
 // read and write. A connection that is no socket is never gone.
-func Gone(conn net.Conn) bool { return ask(conn, hungUp) }
+func Gone(conn net.Conn) bool {
+	s, ok := rawConn(conn).(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	if err := raw.Control(func(fd uintptr) { gone = hungUp(int(fd)) }); err != nil {
+		return true // closed on this side
+	}
+	return gone
+}
 
 // watched is an upstream's connection. What asking on it needs is made once.
 //
@@ -32,7 +46,6 @@ type watched struct {
 	write   func() error
 	reused  bool
 	began   bool
-	written bool
 	stirred bool
 	err     error // of write
 }
@@ -103,7 +116,7 @@ func (w *watched) ask(reused bool, write func() error) (written bool, err error)
 		err := write()
 		return err == nil, err
 	}
-	w.write, w.reused, w.began, w.written, w.stirred, w.err = write, reused, false, false, false, nil
+	w.write, w.reused, w.began, w.stirred, w.err = write, reused, false, false, nil
 	for {
 		if err = w.raw.Read(w.turn); !w.early(err) {
 			break
@@ -116,7 +129,7 @@ func (w *watched) ask(reused bool, write func() error) (written bool, err error)
 	case w.err != nil:
 		return false, w.err
 	}
-	return w.written, err
+	return w.began, err
 }
 
 // takeTurn runs first when the wait for something to read has been prepared, and then
@@ -133,24 +146,7 @@ func (w *watched) takeTurn(fd uintptr) bool {
 		return true
 	}
 	w.err = w.write()
-	w.written = w.err == nil
-	return came || !w.written
-}
-
-func ask(conn net.Conn, question func(fd int) bool) bool {
-	s, ok := rawConn(conn).(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return true
-	}
-	yes := false
-	if err := raw.Control(func(fd uintptr) { yes = question(int(fd)) }); err != nil {
-		return true // closed on this side
-	}
-	return yes
+	return came || w.err != nil
 }
 
 // rawConn is what a TLS connection runs over, or conn itself.

@@ -125,7 +125,7 @@ func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
 		WriteBufferSize:     writeBuffer,
 		ConnPoolStrategy:    fasthttp.LIFO, // few warm connections rather than many cold ones
 	}
-	u.queue.SetLimit(int64(c.MaxInFlight))
+	u.queue.SetLimit(int64(c.MaxInFlight)) // requests may come before Adopt
 	u.links = newLinks(u.client)
 	for c := range u.causes {
 		if c := Cause(c); !c.Ended() { // which is no failure of the upstream's

@@ -100,7 +100,8 @@ func (r *request) takeMemory(n int) bool {
 	return true
 }
 
-// holdMemory is takeMemory for the answer, which cannot be refused any more.
+// holdMemory is takeMemory for the answer, which cannot be refused any more. Its buffer has freeMemory
+// to spare from the start.
 func (r *request) holdMemory(n int) {
 	if more := int64(n) - r.answerMemory; n > 2*freeMemory && more > 0 {
 		r.proxy.memory.Add(more)

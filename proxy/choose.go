@@ -93,9 +93,8 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 func (r *request) wouldRefuse() *failure {
 	now := r.proxy.clock()
 	if t := &r.tokens; r.key.CountsTokens() {
-		t.prompt = promptTokens(r.body)
 		var admitted bool
-		if t.state, admitted, t.limited = r.key.LeftTokens(now, t.prompt+r.outputCap()); !admitted {
+		if t.state, admitted, t.limited = r.key.LeftTokens(now, r.needs()); !admitted {
 			return r.overTokens()
 		}
 	}

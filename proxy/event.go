@@ -44,7 +44,7 @@ func (s *stream) writeEvent() error {
 				s.ended, s.last = true, found.last
 			}
 			if found.usage {
-				extra = s.r.tokens.readEventUsage(e.Data, &s.r.json.parser)
+				extra = s.r.tokens.usage.readEvent(e.Data, &s.r.json.parser)
 			}
 		}
 		if extra && s.r.tokens.asked {

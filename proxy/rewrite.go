@@ -8,8 +8,7 @@ import "sluice/pool"
 // as long as r.body is.
 func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 	m := &r.fields.members
-	asked := r.askUsage(target)
-	r.tokens.asked = asked
+	r.tokens.asked = r.askUsage(target)
 	separator := openBrace
 	add := func(parts ...[]byte) {
 		dst = append(append(dst, separator), parts...)
@@ -22,7 +21,7 @@ func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 		}
 		add(field, colon, target.Name)
 	}
-	if asked && m.find(nameStreamOptions) == nil {
+	if r.tokens.asked && m.find(nameStreamOptions) == nil {
 		add(streamOptions, colon, r.options)
 	}
 	from, before := m.first, -1 // where the members not yet passed on begin, and the last one's index
@@ -32,7 +31,7 @@ func (r *request) rewrite(dst [][]byte, target *pool.Target) [][]byte {
 		switch own.name {
 		case nameModel, nameModelID, nameGateway:
 		case nameStreamOptions:
-			if !asked {
+			if !r.tokens.asked {
 				continue
 			}
 		default:

@@ -85,17 +85,9 @@ func scan(body []byte, parser *fastjson.Parser, m *members) (repeated bool, err 
 			open.nextStart = i
 			open = nil
 		}
-		if i == len(body) || body[i] != '"' {
+		if here.keyEnd, here.valueStart = nameEnd(body, i); here.valueStart < 0 {
 			return false, errNotJSON
 		}
-		if here.keyEnd = stringEnd(body, i); here.keyEnd < 0 {
-			return false, errNotJSON
-		}
-		i = skipSpace(body, here.keyEnd)
-		if i == len(body) || body[i] != ':' {
-			return false, errNotJSON
-		}
-		here.valueStart = skipSpace(body, i+1)
 		if here.valueEnd, err = valueEnd(body, here.valueStart); err != nil {
 			return false, err
 		}

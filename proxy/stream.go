@@ -32,7 +32,6 @@ type stream struct {
 	proxy   *Proxy
 	r       *request
 	target  *pool.Target
-	conn    *clientConn
 	first   chan error // to the handler: the first event is there, or the attempt failed
 	verdict chan bool  // to the goroutine: true is pass on
 
@@ -42,7 +41,7 @@ type stream struct {
 	held   []byte // comments before the first event
 	member []byte
 
-	keepalive, silent time.Duration
+	silent time.Duration // how long there had been none when the head went out
 
 	annotated bool
 	ended     bool      // a terminator has passed
@@ -65,7 +64,7 @@ func (p *Proxy) acquireStream() *stream {
 // try, the head goes out without it after a silence of stream_keepalive.
 func (r *request) replyStream(a *attempt) verdict {
 	s := r.proxy.acquireStream()
-	s.r, s.target, s.conn = r, a.target, r.conn
+	s.r, s.target = r, a.target
 	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
 		s.until = a.began.Add(total)
 	}
@@ -88,10 +87,11 @@ func (r *request) replyStream(a *attempt) verdict {
 		_ = r.ctx.Response.CloseBodyStream()
 	}()
 
-	s.keepalive, s.silent = a.target.Timeouts.StreamKeepalive.Std(), 0
+	keepalive := a.target.Timeouts.StreamKeepalive.Std()
+	s.silent = 0
 	var silence <-chan time.Time
 	if r.last {
-		timer := time.NewTimer(s.keepalive)
+		timer := time.NewTimer(keepalive)
 		defer timer.Stop()
 		silence = timer.C
 	}
@@ -102,7 +102,7 @@ func (r *request) replyStream(a *attempt) verdict {
 			return r.lostStream(a, err)
 		}
 	case <-silence:
-		s.silent = s.keepalive
+		s.silent = keepalive
 	}
 	r.stream = true
 	r.copyHead(a)
@@ -120,7 +120,7 @@ func (r *request) replyStream(a *attempt) verdict {
 // begin is the verdict to pass on. head is the answer's, which the server has written; nil if it
 // has gone out, or never will.
 func (s *stream) begin(head []byte) {
-	s.writer.Start(toClient{s.conn}, head, s.keepalive, s.silent)
+	s.writer.Start(toClient{s.r.conn}, head, s.target.Timeouts.StreamKeepalive.Std(), s.silent)
 	s.verdict <- true
 }
 
@@ -374,7 +374,7 @@ func (s *stream) release() {
 	} else {
 		s.reader.Reset(nil, 0, nil)
 	}
-	s.r, s.target, s.conn, s.event = nil, nil, nil, sse.Event{}
+	s.r, s.target, s.event = nil, nil, sse.Event{}
 	s.held, s.member = s.held[:0], s.member[:0]
 	s.annotated, s.ended, s.last, s.began, s.passing, s.until, s.drained = false, false, false, false, false, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it

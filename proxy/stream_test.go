@@ -471,7 +471,6 @@ func TestConnectionThatEndsBeforeItsStreamsHead(t *testing.T) {
 	s := g.p.acquireStream()
 	c := &clientConn{Conn: server, all: g.p.conns}
 	c.streamed.Store(s)
-	s.conn = c
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -28,11 +28,6 @@ type tokens struct {
 	asked bool  // the upstream was asked for a stream's usage, for which the client did not ask
 }
 
-// usage is what an upstream says that an answer has used.
-type usage struct{ input, output int64 }
-
-func (u *usage) known() bool { return u.input > 0 || u.output > 0 }
-
 // bytesPerToken is what a token is taken for where nobody has counted: about what it is in English
 // text.
 const bytesPerToken = 4
@@ -44,19 +39,26 @@ func (r *request) reserve() *failure {
 	if !r.key.CountsTokens() {
 		return nil
 	}
-	t.prompt = promptTokens(r.body)
 	var admitted bool
-	if t.charge, t.state, admitted, t.limited = r.key.Reserve(r.proxy.clock(), t.prompt+r.outputCap()); admitted {
+	if t.charge, t.state, admitted, t.limited = r.key.Reserve(r.proxy.clock(), r.needs()); admitted {
 		return nil
 	}
 	return r.overTokens()
+}
+
+// needs is what is to be reserved. Who has waited for a turn has asked before.
+func (r *request) needs() int64 {
+	if r.tokens.prompt == 0 {
+		r.tokens.prompt = promptTokens(r.body)
+	}
+	return r.tokens.prompt + r.outputCap()
 }
 
 func (r *request) overTokens() *failure {
 	t := &r.tokens
 	state := &t.state
 	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
-		state.Limit, r.period(), min(t.prompt+r.outputCap(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
+		state.Limit, r.period(), min(r.needs(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
 	return f
 }
@@ -190,127 +192,26 @@ func (t *tokens) count(data []byte, to *route) {
 var (
 	deltaName = []byte(`"delta"`)
 	textName  = []byte(`"text"`)
-	usageName = []byte(`"usage"`)
 )
-
-// readUsage reads the usage of a whole JSON answer.
-func (r *request) readUsage(body []byte) {
-	if bytes.Contains(body, usageName) { // which is quicker to know than where
-		r.tokens.usage.read(membersOf(body[skipSpace(body, 0):]).value(`"usage"`), &r.json.parser)
-	}
-}
-
-// readEventUsage reads the usage that an event has: OpenAI's at its top, Anthropic's there or in the
-// message that begins, the Responses API's in the response that ends. extra is true for a chunk that
-// holds nothing else.
-func (t *tokens) readEventUsage(data []byte, parser *fastjson.Parser) (extra bool) {
-	at := bytes.IndexByte(data, '{')
-	if at < 0 {
-		return false
-	}
-	event := membersOf(data[at:])
-	usage := event.value(`"usage"`)
-	t.usage.read(usage, parser)
-	for _, name := range [...]string{`"message"`, `"response"`} {
-		t.usage.read(membersOf(event.value(name)).value(`"usage"`), parser)
-	}
-	choices := event.value(`"choices"`)
-	return len(usage) > 0 && usage[0] == '{' && len(choices) > 0 && choices[0] == '[' && skipSpace(choices, 1) == len(choices)-1 && event.only(chunkNames)
-}
-
-// chunkNames are the members of a chunk of OpenAI's that has no choices.
-var chunkNames = map[string]bool{`"id"`: true, `"object"`: true, `"created"`: true, `"model"`: true, `"choices"`: true, `"usage"`: true,
-	`"system_fingerprint"`: true, `"service_tier"`: true, `"obfuscation"`: true}
-
-// membersOf is a JSON object whose members are looked at one after the other, without parsing them.
-type membersOf []byte
-
-// each calls f with each member's name, as it is written, and value. What is no object has none.
-func (o membersOf) each(f func(name, value []byte)) {
-	if len(o) == 0 || o[0] != '{' {
-		return
-	}
-	for i := skipSpace(o, 1); i < len(o) && o[i] == '"'; {
-		end := stringEnd(o, i)
-		from := nameEnd(o, i)
-		if end < 0 || from < 0 {
-			return
-		}
-		to, err := valueEnd(o, from)
-		if err != nil {
-			return
-		}
-		f(o[i:end], o[from:to])
-		if i = skipSpace(o, to); i == len(o) || o[i] != ',' {
-			return
-		}
-		i = skipSpace(o, i+1)
-	}
-}
-
-// value is that of the last member called name, which is given with its quotes; nil without one.
-func (o membersOf) value(name string) (found []byte) {
-	o.each(func(n, value []byte) {
-		if string(n) == name {
-			found = value
-		}
-	})
-	return found
-}
-
-// only reports whether no member has another name than these.
-func (o membersOf) only(names map[string]bool) bool {
-	only := true
-	o.each(func(n, _ []byte) { only = only && names[string(n)] })
-	return only
-}
-
-// read takes the counts of a usage object as it is written.
-func (u *usage) read(object []byte, parser *fastjson.Parser) {
-	if len(object) == 0 || len(object) > maxParsed {
-		return
-	}
-	if v, err := parser.ParseBytes(object); err == nil {
-		u.add(v)
-	}
-}
-
-// add takes the counts of a usage object. They grow in the course of a stream: the largest counts.
-func (u *usage) add(v *fastjson.Value) {
-	if v == nil || v.Type() != fastjson.TypeObject {
-		return
-	}
-	n := func(name string) int64 { return min(max(0, v.GetInt64(name)), limiter.MaxLimit) }
-	// Anthropic's input_tokens are without those that its cache has written or read.
-	input := max(n("prompt_tokens"), n("input_tokens")+n("cache_creation_input_tokens")+n("cache_read_input_tokens"))
-	output := max(n("completion_tokens"), n("output_tokens"))
-	if input == 0 && output == 0 {
-		input = n("total_tokens")
-	}
-	u.input, u.output = max(u.input, input), max(u.output, output)
-}
 
 // askUsage decides whether target is asked for a stream's usage, and makes the stream_options that do.
 func (r *request) askUsage(target *pool.Target) bool {
 	if !r.tokens.limited || !r.fields.stream || !target.StreamUsage || !r.route.streamOptions {
 		return false
 	}
-	m := r.fields.members.find(nameStreamOptions)
-	if m == nil {
-		r.options = append(r.options[:0], `{"include_usage":true}`...)
-		return true
-	}
-	if r.fields.members.again>>nameStreamOptions&1 != 0 || len(r.value(m)) > maxParsed {
+	if r.fields.members.again>>nameStreamOptions&1 != 0 {
 		return false // one of them holds, and nobody knows which
 	}
-	v, err := r.json.parser.ParseBytes(r.value(m))
-	switch {
-	case err != nil:
-		return false
-	case v.Type() == fastjson.TypeNull:
+	m := r.fields.members.find(nameStreamOptions)
+	if m == nil || bytes.Equal(r.value(m), null) {
 		r.options = append(r.options[:0], `{"include_usage":true}`...)
 		return true
-	case v.Type() != fastjson.TypeObject || v.GetBool("include_usage"):
+	}
+	if len(r.value(m)) > maxParsed {
+		return false
+	}
+	v, err := r.json.parser.ParseBytes(r.value(m))
+	if err != nil || v.Type() != fastjson.TypeObject || v.GetBool("include_usage") {
 		return false // the upstream will refuse it, or the client has asked
 	}
 	for v.Exists("include_usage") { // it may be there twice

@@ -34,7 +34,7 @@ func valueEnd(b []byte, i int) (int, error) {
 			} else {
 				*word &^= bit
 				if i = skipSpace(b, i+1); i < len(b) && b[i] != '}' {
-					if i = nameEnd(b, i); i < 0 {
+					if _, i = nameEnd(b, i); i < 0 {
 						return len(b), errNotJSON
 					}
 					continue
@@ -75,7 +75,7 @@ func valueEnd(b []byte, i int) (int, error) {
 				return i, errNotJSON
 			}
 			if i = skipSpace(b, i+1); !array {
-				if i = nameEnd(b, i); i < 0 {
+				if _, i = nameEnd(b, i); i < 0 {
 					return len(b), errNotJSON
 				}
 			}
@@ -84,18 +84,19 @@ func valueEnd(b []byte, i int) (int, error) {
 	}
 }
 
-// nameEnd is where the value begins of the member whose name begins at i, or -1.
-func nameEnd(b []byte, i int) int {
+// nameEnd is where the name is over that begins at i, its closing quote included, and where the
+// member's value begins; -1 if that is no member.
+func nameEnd(b []byte, i int) (end, value int) {
 	if i == len(b) || b[i] != '"' {
-		return -1
+		return -1, -1
 	}
-	if i = stringEnd(b, i); i < 0 {
-		return -1
+	if end = stringEnd(b, i); end < 0 {
+		return -1, -1
 	}
-	if i = skipSpace(b, i); i == len(b) || b[i] != ':' {
-		return -1
+	if i = skipSpace(b, end); i == len(b) || b[i] != ':' {
+		return -1, -1
 	}
-	return skipSpace(b, i+1)
+	return end, skipSpace(b, i+1)
 }
 
 // stringEnd is where the string that begins at i is over, its closing quote included, or -1.
