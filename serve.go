@@ -29,7 +29,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 	defer store.Close()
 	m := metrics.New()
-	m.Gauge(metrics.Keys, metrics.KeysHelp, func() float64 { return float64(store.Count()) })
+	m.Keys(func() map[string]int { return store.States(time.Now()) })
 	upstreams := pool.New(m, log, clock, nil)
 	defer upstreams.Close()
 	gateway := proxy.New(proxy.Parts{Keys: store, Pool: upstreams, Metrics: m, Log: log, Clock: clock,

@@ -87,6 +87,17 @@ func (s *Spec) Usable(now time.Time) bool {
 	return !s.Disabled && (s.ExpiresAt == nil || now.Before(*s.ExpiresAt))
 }
 
+// state names what Usable sees.
+func (s *Spec) state(now time.Time) string {
+	switch {
+	case s.Disabled:
+		return "disabled"
+	case !s.Usable(now):
+		return "expired"
+	}
+	return "active"
+}
+
 // clone is s with nothing shared, to be changed.
 func (s *Spec) clone() Spec {
 	c := *s

@@ -184,6 +184,16 @@ func (s *Store) Close() error { return s.db.Close() }
 // Count is how many keys there are.
 func (s *Store) Count() int { return s.byID.Size() }
 
+// States is how many keys are active, disabled and expired at now.
+func (s *Store) States(now time.Time) map[string]int {
+	n := map[string]int{"active": 0, "disabled": 0, "expired": 0}
+	s.byID.Range(func(_ string, k *Key) bool {
+		n[k.Spec().state(now)]++
+		return true
+	})
+	return n
+}
+
 // Lookup returns the key with that secret, usable or not, nil without one. It does not
 // allocate, and how long it takes tells nothing of how near the secret is to another:
 // what is compared are hashes.

@@ -186,6 +186,19 @@ func TestUpdateRefusesAndChangesNothing(t *testing.T) {
 	}
 }
 
+func TestStates(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "keys.db"))
+	now := time.Now()
+	past, future := now.Add(-time.Second), now.Add(time.Hour)
+	for _, spec := range []Spec{{}, {ExpiresAt: &future}, {Disabled: true}, {Disabled: true, ExpiresAt: &past}, {ExpiresAt: &past}} {
+		spec.Name = "x"
+		create(t, s, spec)
+	}
+	if diff := cmp.Diff(map[string]int{"active": 2, "disabled": 2, "expired": 1}, s.States(now)); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 func TestUsable(t *testing.T) {
 	now := time.Now()
 	for _, test := range []struct {

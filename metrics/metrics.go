@@ -18,6 +18,7 @@ type Metrics struct {
 	duration  *prometheus.HistogramVec
 	firstByte *prometheus.HistogramVec
 	overhead  *prometheus.HistogramVec
+	between   *prometheus.HistogramVec
 	tokens    *prometheus.CounterVec
 	attempts  *prometheus.CounterVec
 	errors    *prometheus.CounterVec
@@ -60,6 +61,10 @@ func New() *Metrics {
 		overhead: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sluice_overhead_seconds", Help: "The gateway's own part of that time, without attempts and waits.",
 			Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1},
+		}, []string{"model", "upstream"}),
+		between: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sluice_event_interval_seconds", Help: "Time between two events of a stream that did not come together.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"model", "upstream"}),
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_tokens_total", Help: "Tokens that upstreams say they have used, by direction: in or out.",
@@ -110,7 +115,7 @@ func New() *Metrics {
 			Name: "sluice_config_generation", Help: "How many configurations have taken effect since the start.",
 		}),
 	}
-	m.Registry.MustRegister(m.requests, m.duration, m.firstByte, m.overhead, m.tokens, m.attempts, m.errors, m.failures, m.refused,
+	m.Registry.MustRegister(m.requests, m.duration, m.firstByte, m.overhead, m.between, m.tokens, m.attempts, m.errors, m.failures, m.refused,
 		m.retries, m.retriesRefused, m.fallbacks, m.Panics, m.BrokenStreams, m.AccessLinesDropped, m.CancelledUpstreams,
 		m.reloads, m.reloadOK, m.reloadedAt, m.generation,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -128,6 +133,7 @@ type Target struct {
 	duration  prometheus.Observer
 	firstByte prometheus.Observer
 	overhead  prometheus.Observer
+	between   prometheus.Observer
 	in, out   prometheus.Counter
 }
 
@@ -148,6 +154,7 @@ func (m *Metrics) Target(model, upstream string) *Target {
 		duration:  m.duration.WithLabelValues(model, upstream),
 		firstByte: m.firstByte.WithLabelValues(model, upstream),
 		overhead:  m.overhead.WithLabelValues(model, upstream),
+		between:   m.between.WithLabelValues(model, upstream),
 		in:        m.tokens.WithLabelValues(model, upstream, "in"),
 		out:       m.tokens.WithLabelValues(model, upstream, "out"),
 	}
@@ -176,6 +183,9 @@ func (t *Target) Done(r *Request) {
 		t.out.Add(float64(r.TokensOut))
 	}
 }
+
+// Between observes the time between two events of a stream.
+func (t *Target) Between(d time.Duration) { t.between.Observe(d.Seconds()) }
 
 // Error is the counter of requests without a whole good answer, of one kind.
 func (m *Metrics) Error(kind string) prometheus.Counter { return m.errors.WithLabelValues(kind) }
@@ -226,14 +236,29 @@ func (m *Metrics) Gauge(name, help string, read func() float64) {
 const (
 	InFlight     = "sluice_in_flight"
 	InFlightHelp = "Requests and streams in flight."
-	Keys         = "sluice_keys"
-	KeysHelp     = "Gateway keys, usable or not."
 
 	Memory          = "sluice_memory_held_bytes"
 	MemoryHelp      = "What counts of limits.memory: bodies that are held, and connections."
 	MemoryLimit     = "sluice_memory_limit_bytes"
 	MemoryLimitHelp = "limits.memory, given or found; 0 if there is none."
 )
+
+// Keys exports how many gateway keys are in each state; read tells whenever it is asked for.
+func (m *Metrics) Keys(read func() map[string]int) { m.Registry.MustRegister(keyStates(read)) }
+
+type keyStates func() map[string]int
+
+var keysByState = prometheus.NewDesc("sluice_keys", "Gateway keys, by state: active, disabled or expired.", []string{"state"}, nil)
+
+// Describe names the series.
+func (keyStates) Describe(to chan<- *prometheus.Desc) { to <- keysByState }
+
+// Collect reads them.
+func (read keyStates) Collect(to chan<- prometheus.Metric) {
+	for state, n := range read() {
+		to <- prometheus.MustNewConstMetric(keysByState, prometheus.GaugeValue, float64(n), state)
+	}
+}
 
 // Upstream is what the gauges show of an upstream.
 type Upstream struct {

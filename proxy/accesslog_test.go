@@ -146,8 +146,16 @@ func TestMetricsOfARequest(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			_, _ = io.WriteString(conn, reply("200 OK", "application/json", `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}`))
 		}}
+		twoSecondsApart := step{Answer: func(conn net.Conn, _ *upstreamtest.Recorded) {
+			_, _ = io.WriteString(conn, streamHead+chunked(textEvent))
+			for _, later := range []string{": a comment\n\n", textEvent} {
+				time.Sleep(time.Second)
+				_, _ = io.WriteString(conn, chunked(later))
+			}
+			conn.Close()
+		}}
 		g, _ := startScripted(t, "retry: {base: 1s, max: 1s}\n"+strings.Replace(oneUpstream, "retry: {max_retries: 0}\n", "", 1),
-			map[string]steps{"a": {status("500 No"), withUsage, status("404 No"), events(textEvent)}})
+			map[string]steps{"a": {status("500 No"), withUsage, status("404 No"), twoSecondsApart}})
 		g.post("/v1/chat/completions", plainM)
 		g.post("/v1/chat/completions", plainM)
 		g.post("/v1/chat/completions", streamM)
@@ -173,6 +181,8 @@ func TestMetricsOfARequest(t *testing.T) {
 			`sluice_errors_total{kind="gateway_internal"} 0`,
 			`sluice_first_byte_seconds_count{model="m",upstream="a"} 3`,
 			`sluice_overhead_seconds_bucket{model="m",upstream="a",le="1e-05"} 3`,
+			`sluice_event_interval_seconds_sum{model="m",upstream="a"} 2`,
+			`sluice_event_interval_seconds_count{model="m",upstream="a"} 1`,
 			`sluice_upstream_waiting{upstream="a"} 0`,
 			`sluice_memory_limit_bytes 1.099511627776e+12`,
 		} {

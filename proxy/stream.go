@@ -49,6 +49,8 @@ type stream struct {
 	began     bool      // the first event has been read
 	passing   bool      // the verdict was to pass on
 	until     time.Time // stream_total; zero without
+	fresh     bool      // an event has come since then:
+	came      time.Time // when the event before had been passed on
 	drained   time.Time // until when the end is waited for, once last
 }
 
@@ -258,6 +260,12 @@ func (s *stream) beforeRead() error {
 	}
 	s.r.holdMemory(s.reader.Size())
 	now := time.Now()
+	if s.fresh {
+		if !s.came.IsZero() {
+			s.target.Metrics.Between(now.Sub(s.came))
+		}
+		s.fresh, s.came = false, now
+	}
 	deadline := now.Add(s.target.Timeouts.StreamIdle.Std())
 	if s.last {
 		if s.drained.IsZero() {
@@ -297,6 +305,7 @@ func (s *stream) pump() (err error) {
 		if err := s.writeEvent(); err != nil {
 			return &clientError{err}
 		}
+		s.fresh = s.fresh || s.isEvent()
 		err := s.reader.Next(&s.event)
 		switch {
 		case err == nil:
@@ -376,7 +385,7 @@ func (s *stream) release() {
 	}
 	s.r, s.target, s.event = nil, nil, sse.Event{}
 	s.held, s.member = s.held[:0], s.member[:0]
-	s.annotated, s.ended, s.last, s.began, s.passing, s.until, s.drained = false, false, false, false, false, time.Time{}, time.Time{}
+	s.annotated, s.ended, s.last, s.began, s.passing, s.fresh, s.until, s.came, s.drained = false, false, false, false, false, false, time.Time{}, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it
 	case <-s.first:
 	default:
