@@ -43,6 +43,8 @@ func (d *decoder) check(cfg *Config) {
 	case !printable(token):
 		d.find("admin.token", "must not have spaces or control characters")
 	}
+	d.checkTLS("tls", cfg.TLS)
+	d.checkTLS("admin.tls", cfg.Admin.TLS)
 	if cfg.Keys.Store == "" {
 		d.find("keys.store", "must name a file")
 	}
@@ -120,6 +122,15 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 			d.find(path+".api_key", "must not have spaces or control characters")
 		}
 		d.checkBaseURL(path+".base_url", &u.BaseURL)
+		if u.Proxy == (ProxyURL{}) && u.BaseURL.Host != "" {
+			var ok bool
+			if u.Proxy, ok = d.proxyFor(u); !ok && !d.refused(path+".proxy") {
+				d.find(path, "the environment's HTTPS_PROXY or HTTP_PROXY is no URL of a proxy")
+			}
+		}
+		if _, given := d.positions[path+".ca"]; given {
+			u.roots, u.ca = d.certificates(path+".ca", u.CA)
+		}
 		if _, given := d.positions[path+".max_in_flight"]; given {
 			d.checkInt(path+".max_in_flight", u.MaxInFlight, 1, 10_000_000)
 		}

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"crypto/x509"
 	"net/url"
 	"strconv"
 	"time"
@@ -13,6 +14,7 @@ import (
 // names are shown by GET /api/config, where Secret and URL hide what is secret.
 type Config struct {
 	Listen    string               `json:"listen"`
+	TLS       *TLS                 `json:"tls,omitempty"`
 	Admin     Admin                `json:"admin"`
 	Keys      Keys                 `json:"keys"`
 	Limits    Limits               `json:"limits"`
@@ -23,11 +25,14 @@ type Config struct {
 	Paths     []string             `json:"paths"`
 	Upstreams map[string]*Upstream `json:"upstreams"`
 	Models    map[string]*Model    `json:"models"`
+
+	files []string // that it was read from, besides the one file
 }
 
 // Admin is the admin port.
 type Admin struct {
 	Listen string `json:"listen"`
+	TLS    *TLS   `json:"tls,omitempty"`
 	Token  Secret `json:"token"`
 }
 
@@ -111,13 +116,23 @@ type Upstream struct {
 	Headers    map[string]Secret `json:"headers,omitempty"`
 	Query      map[string]Secret `json:"query,omitempty"`
 	Timeouts   Timeouts          `json:"timeouts"`
+	// Proxy is what its connections go through, the environment's if the file names none.
+	Proxy ProxyURL `json:"proxy,omitzero"`
+	// CA is a file of the certificates that are trusted in place of the system's.
+	CA string `json:"ca,omitempty"`
 	// MaxInFlight is how many requests it gets at once, 0 for any number, and QueueTimeout how
 	// long one may wait until it is among them.
 	MaxInFlight  int      `json:"max_in_flight,omitempty"`
 	QueueTimeout Duration `json:"queue_timeout"`
 	// StreamUsage: it may be asked to tell a stream's usage.
 	StreamUsage bool `json:"stream_usage"`
+
+	roots *x509.CertPool
+	ca    []byte
 }
+
+// Roots are the certificates of CA, and their PEM; nil for the system's.
+func (u *Upstream) Roots() (*x509.CertPool, []byte) { return u.roots, u.ca }
 
 // Model is a public model name's meaning.
 type Model struct {

@@ -37,6 +37,7 @@ type decoder struct {
 	positions map[string]position // of each field that the file has, by path
 	anchors   map[string]ast.Node
 	digest    hash.Hash
+	files     []string        // that were read, besides the one file
 	expanded  map[string]bool // paths whose text came from the environment or a file
 	nodes     int
 	depth     int
@@ -108,6 +109,7 @@ var (
 	sizeType     = reflect.TypeFor[Size]()
 	samplingType = reflect.TypeFor[Sampling]()
 	urlType      = reflect.TypeFor[URL]()
+	proxyType    = reflect.TypeFor[ProxyURL]()
 	upstreamType = reflect.TypeFor[Upstream]()
 	targetType   = reflect.TypeFor[Target]()
 )
@@ -149,7 +151,7 @@ func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
 		return
 	}
 	switch {
-	case v.Type() == durationType, v.Type() == sizeType, v.Type() == urlType:
+	case v.Type() == durationType, v.Type() == sizeType, v.Type() == urlType, v.Type() == proxyType:
 		d.scalar(path, n, v)
 	case v.Kind() == reflect.Pointer:
 		if v.IsNil() {
@@ -204,6 +206,9 @@ func fieldsOf(v reflect.Value, known map[string]reflect.Value) {
 		f := v.Type().Field(i)
 		if f.Anonymous {
 			fieldsOf(v.Field(i), known)
+			continue
+		}
+		if !f.IsExported() {
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

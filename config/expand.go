@@ -12,8 +12,8 @@ import (
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// maxSecretFile bounds what ${file:…} reads.
-const maxSecretFile = 1 << 20
+// maxNamedFile bounds a file that the configuration names.
+const maxNamedFile = 1 << 20
 
 // expand replaces ${NAME}, ${NAME:-default} and ${file:/path} in text; what they are
 // replaced by is not looked at again. A relative path is relative to the config file's
@@ -63,27 +63,37 @@ func (d *decoder) lookUp(inside string) (string, error) {
 }
 
 func (d *decoder) readSecret(name string) (string, error) {
+	b, err := d.readFile(name)
+	if err != nil {
+		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
+	}
+	return strings.TrimRight(string(b), "\r\n"), nil
+}
+
+// readFile reads a file that the configuration names.
+func (d *decoder) readFile(name string) ([]byte, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(filepath.Dir(d.file), name)
 	}
+	d.files = append(d.files, name)
 	// Not a pipe or a device, which might never end or never begin.
 	if info, err := os.Stat(name); err != nil {
-		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
+		return nil, err
 	} else if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("cannot read ${file:…}: %s is not a file", name)
+		return nil, fmt.Errorf("%s is not a file", name)
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
+		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	b, err := io.ReadAll(io.LimitReader(f, maxNamedFile+1))
 	if err != nil {
-		return "", fmt.Errorf("cannot read ${file:…}: %w", err)
+		return nil, err
 	}
-	if len(b) > maxSecretFile {
-		return "", fmt.Errorf("cannot read ${file:%s}: it is larger than 1 MiB", name)
+	if len(b) > maxNamedFile {
+		return nil, fmt.Errorf("%s is larger than 1 MiB", name)
 	}
 	d.addDigest(name, b)
-	return strings.TrimRight(string(b), "\r\n"), nil
+	return b, nil
 }

@@ -112,6 +112,8 @@ func fixedChanges(before, after *Config) (fields []string) {
 	}{
 		{"listen", before.Listen != after.Listen},
 		{"admin.listen", before.Admin.Listen != after.Admin.Listen},
+		{"tls", (before.TLS == nil) != (after.TLS == nil)},
+		{"admin.tls", (before.Admin.TLS == nil) != (after.Admin.TLS == nil)},
 		{"keys.store", before.Keys.Store != after.Keys.Store},
 		{"limits.head", before.Limits.Head != after.Limits.Head},
 	} {
@@ -185,14 +187,24 @@ func (l *Live) Watch(ctx context.Context) error {
 	}
 }
 
-// addFolders watches the folder of the file and, where that is another, the folder of
-// what it points at now.
+// addFolders watches the folders of the file and of the files that it names and, where those are
+// others, the folders of what they point at now.
 func (l *Live) addFolders(w *fsnotify.Watcher) error {
-	folder := filepath.Dir(l.path)
+	if err := addFolder(w, l.path); err != nil {
+		return err
+	}
+	for _, path := range l.Status().Config.files {
+		_ = addFolder(w, path) // it may have gone again; it is looked at anyway
+	}
+	return nil
+}
+
+func addFolder(w *fsnotify.Watcher, path string) error {
+	folder := filepath.Dir(path)
 	if err := w.Add(folder); err != nil {
 		return err
 	}
-	if real, err := filepath.EvalSymlinks(l.path); err == nil && filepath.Dir(real) != folder {
+	if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(real) != folder {
 		return w.Add(filepath.Dir(real))
 	}
 	return nil

@@ -74,6 +74,7 @@ func parse(path string, b []byte, env func(string) (string, bool)) (*Config, Dig
 		})
 		return nil, digest, &Error{File: path, Findings: d.findings}
 	}
+	cfg.files = d.files
 	return cfg, digest, nil
 }
 

@@ -23,10 +23,13 @@ func names(t reflect.Type, yield func(string) bool) bool {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
 		return names(t.Elem(), yield)
 	case reflect.Struct:
-		if t == urlType {
+		if t == urlType || t == proxyType {
 			return true
 		}
 		for f := range fieldsIn(t) {
+			if !f.IsExported() {
+				continue
+			}
 			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && !yield(name) {
 				return false
 			}

@@ -35,6 +35,12 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 		if !putURL(v, text) {
 			d.add(at, path, "must be %s", wanted(v)) // not quoted: it may hold a password
 		}
+	case v.Type() == proxyType:
+		proxy, good := parseProxy(text)
+		if !good {
+			d.add(at, path, "must be %s", wanted(v)) // the same
+		}
+		v.Set(reflect.ValueOf(proxy))
 	case v.Kind() == reflect.String && !isBool:
 		v.SetString(text)
 	case !put(v, text, typed):
@@ -102,6 +108,8 @@ func wanted(v reflect.Value) string {
 		return `a size such as "10MiB" or a number of bytes`
 	case v.Type() == urlType:
 		return `an http:// or https:// URL with a host and without a query or a fragment`
+	case v.Type() == proxyType:
+		return "the http://, https:// or socks5:// URL of a proxy, or its host:port"
 	case v.Type() == samplingType:
 		return "true, false, or a part between 0 and 1 such as 0.05"
 	case v.Kind() == reflect.Bool:
