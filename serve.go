@@ -50,7 +50,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 		return fmt.Errorf("cannot listen for admins: %w", err)
 	}
 	operator := admin.New(live, store, gateway, m, log)
-	gatewayEnd, operatorEnd := gateway.Start(data), operator.Start(control)
+	gatewayEnd, operatorEnd := gateway.Start(secured(data, live, dataTLS)), operator.Start(secured(control, live, adminTLS))
 	log.Info("sluice serves", "listen", data.Addr().String(), "admin", control.Addr().String(), "keys", store.Count())
 	if ready != nil {
 		ready(data.Addr(), control.Addr())

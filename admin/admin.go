@@ -54,7 +54,7 @@ func New(live *config.Live, store *keys.Store, p *proxy.Proxy, m *metrics.Metric
 
 // Start serves ln until Shutdown. The channel gives the error that ended the serving.
 func (a *Admin) Start(ln net.Listener) <-chan error {
-	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && a.live.Status().Config.Admin.TLS == nil {
 		a.log.Warn("the admin port is open to other machines, without TLS", "listen", ln.Addr().String())
 	}
 	served := make(chan error, 1)

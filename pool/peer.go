@@ -149,12 +149,15 @@ func (w *watched) takeTurn(fd uintptr) bool {
 	return came || w.err != nil
 }
 
-// rawConn is what a TLS connection runs over, or conn itself.
+// rawConn is what a TLS connection runs over, TLS to a proxy too, or conn itself.
 func rawConn(conn net.Conn) net.Conn {
-	if t, ok := conn.(*tls.Conn); ok {
-		return t.NetConn()
+	for {
+		t, ok := conn.(*tls.Conn)
+		if !ok {
+			return conn
+		}
+		conn = t.NetConn()
 	}
-	return conn
 }
 
 // peek looks at the first byte that has come, without waiting or taking it.

@@ -129,7 +129,7 @@ func AppendHeader(dst, name, value []byte) []byte {
 	return append(append(dst, value...), "\r\n"...)
 }
 
-// Build compiles a configuration. Upstreams whose address is unchanged are those in use,
+// Build compiles a configuration. Upstreams whose address, proxy and ca are unchanged are those in use,
 // with their connections and counts. Nothing takes effect before Adopt.
 func (p *Pool) Build(cfg *config.Config) *Set {
 	p.mu.Lock()
@@ -138,7 +138,7 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 	byName := map[string]*Upstream{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Upstreams)) {
 		u := p.current[name]
-		if u == nil || u.Address != addressOf(cfg.Upstreams[name]) {
+		if u == nil || u.way != wayOf(cfg.Upstreams[name]) {
 			u = p.newUpstream(name, cfg.Upstreams[name])
 		}
 		byName[name] = u

@@ -37,17 +37,18 @@ const (
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Upstream is one provider: its connections and what is known of its health. It lives
-// on through reloads that leave its address alone.
+// on through reloads that leave its address, proxy and ca alone.
 type Upstream struct {
 	Name string
 	// Address is scheme://host:port.
 	Address string
+	way     string // see wayOf
 
 	clock   func() time.Duration
 	log     *slog.Logger
 	client  *fasthttp.HostClient
 	links   linker
-	dial    Dial
+	dial    Dial        // to a watched connection, or TLS over one
 	tls     *tls.Config // nil for http
 	retired atomic.Bool
 
@@ -96,24 +97,38 @@ func addressOf(u *config.Upstream) string {
 	return u.BaseURL.Scheme + "://" + hostPort(&u.BaseURL.URL)
 }
 
+// wayOf is what an upstream's connections depend on. It is not shown: the proxy's credentials are
+// in it.
+func wayOf(u *config.Upstream) string {
+	_, ca := u.Roots()
+	return addressOf(u) + "\n" + u.Proxy.URL.URL.String() + "\n" + string(ca)
+}
+
 func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
 	}
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
 func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
 	u := &Upstream{
-		Name: name, Address: addressOf(c), dial: p.dial, clock: p.clock, log: p.log,
+		Name: name, Address: addressOf(c), way: wayOf(c), dial: straight(p.dial), clock: p.clock, log: p.log,
 		targets: map[healthKey]*health{}, retries: p.metrics.Retry(name), refused: p.metrics.RetryRefused(name),
 	}
-	if c.BaseURL.Scheme == "https" {
-		u.tls = &tls.Config{
-			ServerName: c.BaseURL.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-			ClientSessionCache: tls.NewLRUClientSessionCache(64),
+	roots, _ := c.Roots()
+	secure := func(to *url.URL) *tls.Config {
+		return &tls.Config{
+			ServerName: to.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+			ClientSessionCache: tls.NewLRUClientSessionCache(64), RootCAs: roots,
 		}
+	}
+	if c.BaseURL.Scheme == "https" {
+		u.tls = secure(&c.BaseURL.URL)
+	}
+	if by := &c.Proxy.URL.URL; by.Host != "" {
+		u.dial = through(by, secure(by), p.dial)
 	}
 	u.client = &fasthttp.HostClient{
 		Addr:                hostPort(&c.BaseURL.URL),
@@ -139,11 +154,10 @@ func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
 func (u *Upstream) connect(address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	dialled, err := u.dial(ctx, "tcp", address)
+	conn, err := u.dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	conn := watch(dialled)
 	if u.tls == nil {
 		return conn, nil
 	}

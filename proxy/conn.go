@@ -36,6 +36,8 @@ const (
 	// connMemory is what a connection has besides the buffer for a head: its goroutine, the
 	// buffer for an answer's head.
 	connMemory = 16 << 10
+	// tlsMemory is what TLS adds: its state, and a record being read and one being written.
+	tlsMemory = 48 << 10
 )
 
 // clientConn is a client's connection.

@@ -125,9 +125,13 @@ func (p *Proxy) Ready() bool { return !p.draining.Load() }
 // nil after Shutdown.
 func (p *Proxy) Start(ln net.Listener) <-chan error {
 	cfg := p.snapshot.Load().config
+	each := int64(cfg.Limits.Head) + connMemory
+	if cfg.TLS != nil {
+		each += tlsMemory
+	}
 	p.conns = newConns(ln,
 		func() time.Duration { return p.snapshot.Load().config.Timeouts.Client.Write.Std() },
-		p.metrics.CancelledUpstreams.Inc, &p.memory, int64(cfg.Limits.Head)+connMemory)
+		p.metrics.CancelledUpstreams.Inc, &p.memory, each)
 	p.server = &fasthttp.Server{
 		Handler:                      p.handle,
 		ErrorHandler:                 p.refuseHead,
