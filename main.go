@@ -15,6 +15,7 @@ import (
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
+	"sluice/cli"
 	"sluice/config"
 	"sluice/internal/upstreamtest"
 )
@@ -22,6 +23,9 @@ import (
 const usage = `usage:
   sluice [-config FILE]            serve
   sluice check [-config FILE]      say what is wrong with a configuration
+  sluice keys create|list|show|update|rotate|revoke …
+                                   gateway keys of a running sluice (-h tells more)
+  sluice status [-json]            how a running sluice is
   sluice mock [-listen ADDR] …     serve an OpenAI-like provider for trying things out (-h lists its flags)
 `
 
@@ -30,19 +34,24 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // before the configuration is read for the first time
-	if err := run(ctx, os.Args[1:], os.Stderr, hup, nil); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr, hup, nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
 // run is the program. ready, if not nil, is told the addresses it listens on.
-func run(ctx context.Context, args []string, stderr io.Writer, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
 	command := ""
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		command, args = args[0], args[1:]
 	}
-	if command == "mock" {
+	switch command {
+	case "keys":
+		return cli.Keys(ctx, args, os.Getenv, stdout)
+	case "status":
+		return cli.Status(ctx, args, os.Getenv, stdout)
+	case "mock":
 		return upstreamtest.Main(ctx, args, stderr)
 	}
 	flags := flag.NewFlagSet("sluice", flag.ContinueOnError)

@@ -109,7 +109,7 @@ func beginIn(t testing.TB, dir, text string) *node {
 	ready := make(chan struct{})
 	go func() {
 		defer close(n.done)
-		n.err = run(ctx, []string{"-config", n.path}, n.log, n.hup, func(data, admin net.Addr) {
+		n.err = run(ctx, []string{"-config", n.path}, io.Discard, n.log, n.hup, func(data, admin net.Addr) {
 			n.data, n.admin = "http://"+data.String(), "http://"+admin.String()
 			close(ready)
 		})
@@ -385,7 +385,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"mock", "-listen", taken.Addr().String()}, "cannot listen"},
 	} {
 		var out upstreamtest.Buffer
-		err := run(context.Background(), test.args, &out, nil, nil)
+		err := run(context.Background(), test.args, io.Discard, &out, nil, nil)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: %v", test.args, err)
 		}

@@ -49,7 +49,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 		data.Close()
 		return fmt.Errorf("cannot listen for admins: %w", err)
 	}
-	operator := admin.New(live, store, gateway, m, log)
+	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock})
 	gatewayEnd, operatorEnd := gateway.Start(secured(data, live, dataTLS)), operator.Start(secured(control, live, adminTLS))
 	log.Info("sluice serves", "listen", data.Addr().String(), "admin", control.Addr().String(), "keys", store.Count())
 	if ready != nil {

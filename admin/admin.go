@@ -33,13 +33,25 @@ type Admin struct {
 	keys   *keys.Store
 	proxy  *proxy.Proxy
 	log    *slog.Logger
+	clock  func() time.Duration
 	server *http.Server
 }
 
+// Parts are what an Admin shows and changes.
+type Parts struct {
+	Live    *config.Live
+	Keys    *keys.Store
+	Proxy   *proxy.Proxy
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+	Clock   func() time.Duration // the keys'
+}
+
 // New makes an Admin; Start serves it.
-func New(live *config.Live, store *keys.Store, p *proxy.Proxy, m *metrics.Metrics, log *slog.Logger) *Admin {
-	a := &Admin{live: live, keys: store, proxy: p, log: log}
-	metricsHandler := promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
+func New(parts Parts) *Admin {
+	log := parts.Log
+	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, log: log, clock: parts.Clock}
+	metricsHandler := promhttp.HandlerFor(parts.Metrics.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
 	a.server = &http.Server{
 		Handler:           a.handler(metricsHandler),
 		ReadHeaderTimeout: 10 * time.Second,

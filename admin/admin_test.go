@@ -61,7 +61,7 @@ func start(t *testing.T) *port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.a = New(live, p.keys, gateway, m, log)
+	p.a = New(Parts{Live: live, Keys: p.keys, Proxy: gateway, Metrics: m, Log: log, Clock: clock})
 	t.Cleanup(func() {
 		upstreams.Close()
 		p.keys.Close()
@@ -156,7 +156,7 @@ func TestLifeOfAKey(t *testing.T) {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	delete(want, "key")
-	want["in_flight"] = 0.0
+	want["in_flight"], want["used"] = 0.0, map[string]any{"requests": 0.0}
 	_, got := p.call("GET", "/api/keys/"+id, "")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -182,8 +182,15 @@ func TestLifeOfAKey(t *testing.T) {
 	change(`{"limits":null}`, limits("map[]"))
 	change(`{"disabled":false}`, func(v map[string]any) bool { return v["disabled"] == false })
 
-	if p.keys.Lookup([]byte(secret)) == nil {
-		t.Error("the secret does not work")
+	k := p.keys.Lookup([]byte(secret))
+	if k == nil {
+		t.Fatal("the secret does not work")
+	}
+	change(`{"limits":{"requests":9,"tokens":1000}}`, func(map[string]any) bool { return true })
+	k.Admit(0)
+	k.Reserve(0, 30)
+	if _, got := p.call("GET", "/api/keys/"+id, ""); fmt.Sprint(got["used"]) != "map[requests:1 tokens:30]" {
+		t.Errorf("%v", got)
 	}
 	status, rotated := p.call("POST", "/api/keys/"+id+"/rotate", "")
 	if status != 200 || rotated["key"] == secret || rotated["id"] != id || p.keys.Lookup([]byte(secret)) != nil {

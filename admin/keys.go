@@ -22,11 +22,22 @@ type keyView struct {
 	*keys.Spec
 	Key      string `json:"key,omitempty"`
 	InFlight *int64 `json:"in_flight,omitempty"`
+	Used     *used  `json:"used,omitempty"`
 }
 
-func view(k *keys.Key) keyView {
+// used is how much of its limits a key has used within the last period.
+type used struct {
+	Requests *int64 `json:"requests,omitempty"`
+	Tokens   *int64 `json:"tokens,omitempty"`
+}
+
+func (a *Admin) view(k *keys.Key) keyView {
 	n := k.Gate.InFlight()
-	return keyView{Spec: k.Spec(), InFlight: &n}
+	v := keyView{Spec: k.Spec(), InFlight: &n}
+	if requests, tokens := k.Used(a.clock()); requests != nil || tokens != nil {
+		v.Used = &used{requests, tokens}
+	}
+	return v
 }
 
 func (a *Admin) listKeys(w http.ResponseWriter, r *http.Request) {
@@ -46,7 +57,7 @@ func (a *Admin) listKeys(w http.ResponseWriter, r *http.Request) {
 	}
 	data := make([]keyView, len(list))
 	for i, k := range list {
-		data[i] = view(k)
+		data[i] = a.view(k)
 	}
 	writeJSON(w, 200, map[string]any{"object": "list", "data": data, "has_more": more})
 }
@@ -72,7 +83,7 @@ func (a *Admin) showKey(w http.ResponseWriter, r *http.Request) {
 		a.storeFailed(w, err)
 		return
 	}
-	writeJSON(w, 200, view(k))
+	writeJSON(w, 200, a.view(k))
 }
 
 func (a *Admin) updateKey(w http.ResponseWriter, r *http.Request) {

@@ -255,6 +255,21 @@ func (k *Key) LeftTokens(now time.Duration, tokens int64) (state limiter.State, 
 	return state, admitted, true
 }
 
+// Used is how much of its windows the key has used, nil where it has no limit.
+func (k *Key) Used(now time.Duration) (requests, tokens *int64) {
+	used := func(s limiter.State) *int64 {
+		n := s.Limit - s.Remaining
+		return &n
+	}
+	if s, limited := k.Left(now); limited {
+		requests = used(s)
+	}
+	if s, _, limited := k.LeftTokens(now, 0); limited {
+		tokens = used(s)
+	}
+	return requests, tokens
+}
+
 // set makes spec take effect. What the window has counted stays counted: a window of
 // another period begins with it as used just now.
 func (k *Key) set(spec *Spec, now time.Duration) {

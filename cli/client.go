@@ -1,0 +1,98 @@
+// Package cli is what the commands keys and status do: they are clients of a running sluice's
+// admin port.
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	defaultAdmin = "http://127.0.0.1:9090"
+	// patience is how long an answer may take.
+	patience = 30 * time.Second
+	// maxAnswer bounds one, far above a page of keys.
+	maxAnswer = 64 << 20
+)
+
+// client asks the admin port.
+type client struct {
+	base  string
+	token string
+	http  http.Client
+}
+
+func newClient(env func(string) string) (*client, error) {
+	base := strings.TrimSuffix(env("SLUICE_ADMIN"), "/")
+	if base == "" {
+		base = defaultAdmin
+	}
+	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, errors.New("SLUICE_ADMIN must be the admin port's URL, such as " + defaultAdmin)
+	}
+	token := env("SLUICE_ADMIN_TOKEN")
+	if token == "" {
+		return nil, errors.New("SLUICE_ADMIN_TOKEN is not set; it is the admin.token of the running sluice")
+	}
+	c := &client{base: base, token: token}
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // the token stays here
+	return c, nil
+}
+
+// call sends body, unless it is nil, and returns the answer. Any status but a 2xx is an error with
+// what the gateway says of it.
+func (c *client) call(ctx context.Context, method, path string, body any) (json.RawMessage, error) {
+	answer, status, err := c.exchange(ctx, method, path, body)
+	if err != nil || status/100 == 2 {
+		return answer, err
+	}
+	var said struct{ Error struct{ Message string } }
+	if json.Unmarshal(answer, &said) != nil || said.Error.Message == "" {
+		return nil, fmt.Errorf("%s answered %d, and not as a sluice does", c.base, status)
+	}
+	return nil, errors.New(said.Error.Message)
+}
+
+func (c *client) exchange(ctx context.Context, method, path string, body any) (json.RawMessage, int, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return nil, 0, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(text))
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot reach the admin port: %w", err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, 0, fmt.Errorf("the admin port's answer broke off: %w", err)
+	}
+	return bytes.TrimSpace(answer), resp.StatusCode, nil
+}
+
+// into is call for an answer of a known shape.
+func into[T any](ctx context.Context, c *client, method, path string, body any) (v T, err error) {
+	answer, err := c.call(ctx, method, path, body)
+	if err == nil && json.Unmarshal(answer, &v) != nil {
+		err = fmt.Errorf("%s does not answer as a sluice does", c.base)
+	}
+	return v, err
+}
