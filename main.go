@@ -32,16 +32,16 @@ const usage = `usage:
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP) // before the configuration is read for the first time
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr, hup, nil); err != nil {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2) // before the configuration is read for the first time
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr, signals, nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
 // run is the program. ready, if not nil, is told the addresses it listens on.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals <-chan os.Signal, ready func(data, admin net.Addr)) error {
 	command := ""
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		command, args = args[0], args[1:]
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, hup <-cha
 		fmt.Fprintln(stderr, *path+": ok")
 		return nil
 	}
-	return serve(ctx, *path, cfg, digest, stderr, hup, ready)
+	return serve(ctx, *path, cfg, digest, stderr, signals, ready)
 }
 
 // boundMemory has the garbage collector run more often rather than let the process grow past 90% of what its

@@ -8,7 +8,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 
 	"sluice/admin"
 	"sluice/config"
@@ -18,9 +21,21 @@ import (
 	"sluice/proxy"
 )
 
-// serve runs the gateway until ctx ends, then drains it.
-func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, stderr io.Writer, hup <-chan os.Signal, ready func(data, admin net.Addr)) error {
+// idleAtEnd is how long a connection may be idle once the process has been told to end. While
+// another has taken over nothing waits for this one, and it may be as long as the drain.
+const idleAtEnd = time.Second
+
+// serve runs the gateway until ctx ends or another process has taken over, then drains it.
+func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, stderr io.Writer, signals <-chan os.Signal, ready func(data, admin net.Addr)) error {
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	before, err := findPredecessor()
+	if err != nil {
+		return err
+	}
+	defer before.close()
+	if err := before.tell(saysLoaded); err != nil {
+		return err
+	}
 	started := time.Now()
 	clock := func() time.Duration { return time.Since(started) }
 	store, err := keys.Open(cfg.Keys.Store, clock)
@@ -40,39 +55,57 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 	m.Loaded(true, 1, live.Status().LoadedAt)
 
-	data, err := net.Listen("tcp", cfg.Listen)
+	open, err := listen(cfg, log)
 	if err != nil {
-		return fmt.Errorf("cannot listen: %w", err)
-	}
-	control, err := net.Listen("tcp", cfg.Admin.Listen)
-	if err != nil {
-		data.Close()
-		return fmt.Errorf("cannot listen for admins: %w", err)
+		return err
 	}
 	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock})
-	gatewayEnd, operatorEnd := gateway.Start(secured(data, live, dataTLS)), operator.Start(secured(control, live, adminTLS))
-	log.Info("sluice serves", "listen", data.Addr().String(), "admin", control.Addr().String(), "keys", store.Count())
-	if ready != nil {
-		ready(data.Addr(), control.Addr())
+	p := &running{live: live, log: log, signals: signals, sockets: open, store: store,
+		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}
+	log.Info("sluice serves", "listen", open.data.Addr().String(), "admin", open.admin.Addr().String(), "keys", store.Count(), "pid", os.Getpid())
+	if err := before.tell(saysServing); err != nil {
+		log.Warn("nobody hears that this process serves", "error", err)
 	}
-	err = attend(ctx, live, log, hup, gatewayEnd, operatorEnd)
+	p.notify(fmt.Sprintf("MAINPID=%d\n%s", os.Getpid(), daemon.SdNotifyReady))
+	if ready != nil {
+		ready(open.data.Addr(), open.admin.Addr())
+	}
+	replaced, err := p.attend(ctx)
 
-	log.Info("sluice drains")
-	end, cancel := context.WithTimeout(context.Background(), live.Status().Config.Timeouts.Shutdown.Std())
+	log.Info("sluice drains", "replaced", replaced)
+	most := live.Status().Config.Timeouts.Shutdown.Std()
+	end, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
-	gateway.Shutdown(end)
-	operator.Shutdown(end)
+	if replaced {
+		operator.Shutdown(end) // first: what is asked there concerns the other process
+		gateway.Shutdown(end, most)
+	} else {
+		p.notify(daemon.SdNotifyStopping)
+		gateway.Shutdown(end, idleAtEnd)
+		operator.Shutdown(end)
+	}
 	log.Info("sluice has ended")
 	return err
 }
 
-// attend reloads on SIGHUP and on changes of the file until ctx ends or a port fails.
-func attend(ctx context.Context, live *config.Live, log *slog.Logger, hup <-chan os.Signal, dataEnd, adminEnd <-chan error) error {
+// running is what attend looks after.
+type running struct {
+	live              *config.Live
+	log               *slog.Logger
+	signals           <-chan os.Signal
+	sockets           *sockets
+	store             *keys.Store
+	dataEnd, adminEnd <-chan error
+}
+
+// attend reloads on SIGHUP and on changes of the file, and starts a successor on SIGUSR2, until ctx
+// ends, the successor serves, or a port fails.
+func (p *running) attend(ctx context.Context) (replaced bool, err error) {
 	watch, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		if err := live.Watch(watch); err != nil {
-			log.Error("the configuration is not watched; SIGHUP and POST /api/reload reload it", "error", err)
+		if err := p.live.Watch(watch); err != nil {
+			p.log.Error("the configuration is not watched; SIGHUP and POST /api/reload reload it", "error", err)
 		}
 	})
 	defer watching.Wait()
@@ -80,13 +113,29 @@ func attend(ctx context.Context, live *config.Live, log *slog.Logger, hup <-chan
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-hup:
-			_ = live.Reload() // logged there
-		case err := <-dataEnd:
-			return fmt.Errorf("the data port failed: %w", err)
-		case err := <-adminEnd:
-			return fmt.Errorf("the admin port failed: %w", err)
+			return false, nil
+		case s := <-p.signals:
+			if s == syscall.SIGHUP {
+				_ = p.live.Reload() // logged there
+				continue
+			}
+			p.log.Info("another process is started to take over")
+			if err := replace(ctx, p.sockets, p.store); err == nil {
+				return true, nil
+			} else {
+				p.log.Error("nobody has taken over; this process goes on", "error", err)
+			}
+		case err := <-p.dataEnd:
+			return false, fmt.Errorf("the data port failed: %w", err)
+		case err := <-p.adminEnd:
+			return false, fmt.Errorf("the admin port failed: %w", err)
 		}
+	}
+}
+
+// notify tells the service manager, if one listens (sd_notify(3)).
+func (p *running) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		p.log.Warn("cannot tell the service manager", "error", err)
 	}
 }

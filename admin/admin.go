@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -35,6 +36,8 @@ type Admin struct {
 	log    *slog.Logger
 	clock  func() time.Duration
 	server *http.Server
+	ln     net.Listener
+	conns  atomic.Int64
 }
 
 // Parts are what an Admin shows and changes.
@@ -69,13 +72,32 @@ func (a *Admin) Start(ln net.Listener) <-chan error {
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && a.live.Status().Config.Admin.TLS == nil {
 		a.log.Warn("the admin port is open to other machines, without TLS", "listen", ln.Addr().String())
 	}
+	a.ln = ln
+	a.server.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			a.conns.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			a.conns.Add(-1)
+		}
+	}
 	served := make(chan error, 1)
 	go func() { served <- a.server.Serve(ln) }()
 	return served
 }
 
-// Shutdown waits for requests under way until ctx ends, then cuts them.
+// lastRequests is how long connections have for a request that is on its way when the port closes.
+const lastRequests = time.Second
+
+// Shutdown stops taking connections and waits for requests under way until ctx ends, then cuts
+// them.
 func (a *Admin) Shutdown(ctx context.Context) {
+	// The server's own Shutdown drops a request that it is just reading. So it comes last.
+	a.ln.Close()
+	a.server.SetKeepAlivesEnabled(false)
+	for until := time.Now().Add(lastRequests); a.conns.Load() > 0 && ctx.Err() == nil && time.Now().Before(until); {
+		time.Sleep(5 * time.Millisecond)
+	}
 	if a.server.Shutdown(ctx) != nil {
 		a.server.Close()
 	}

@@ -132,6 +132,9 @@ func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 		writeError(w, 413, "body_too_large", "", "the body is larger than "+strconv.Itoa(maxBody)+" bytes")
 	case errors.Is(err, keys.ErrNotFound):
 		writeError(w, 404, "not_found", "", "no key has this id")
+	case errors.Is(err, keys.ErrClosed):
+		w.Header().Set("Retry-After", "1")
+		writeError(w, 503, "shutting_down", "", "another process takes the key store over; try again")
 	case errors.Is(err, errBody):
 		writeError(w, 400, "invalid_json", "", err.Error())
 	default:

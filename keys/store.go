@@ -22,18 +22,22 @@ import (
 // ErrNotFound is the error for an id that no key has.
 var ErrNotFound = errors.New("no such key")
 
+// ErrClosed is the error for a change of a store that has given up its file.
+var ErrClosed = errors.New("the key store is closed")
+
 // lockWait is how long Open waits for another process to give up the file.
-const lockWait = time.Second
+const lockWait = 3 * time.Second
 
 var bucket = []byte("keys")
 
 // Store keeps keys in one bbolt file and an index of them in memory. Reads go to the
 // index and take no lock; a change is on disk before it takes effect.
 type Store struct {
-	now func() time.Duration
-	db  *bbolt.DB
+	now  func() time.Duration
+	path string
 
 	mu     sync.Mutex // one change at a time
+	db     *bbolt.DB
 	byHash *xsync.Map[Hash, *Key]
 	byID   *xsync.Map[string, *Key]
 }
@@ -63,7 +67,7 @@ func Open(path string, now func() time.Duration) (*Store, error) {
 	case info.Size() == 0:
 		return nil, damaged(path, errors.New("it is empty"))
 	}
-	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
+	s := &Store{now: now, path: path, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
 	if err := s.open(path); err != nil {
 		if s.db != nil {
 			s.db.Close()
@@ -178,8 +182,33 @@ func (s *Store) index(spec *Spec, hash Hash) {
 	s.byHash.Store(hash, k)
 }
 
-// Close closes the file. Lookups go on working.
-func (s *Store) Close() error { return s.db.Close() }
+// Close closes the file, so that another process can have it. Lookups go on working; changes are
+// refused with ErrClosed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.db.Close()
+}
+
+// Reopen takes the file back after Close, if nobody has changed it since.
+func (s *Store) Reopen() error {
+	db, err := bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: lockWait})
+	if err != nil {
+		return fmt.Errorf("cannot open key store again: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.db = db
+	return nil
+}
+
+// closed tells ErrClosed from the disk's errors.
+func closed(err error) error {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return ErrClosed
+	}
+	return err
+}
 
 // Count is how many keys there are.
 func (s *Store) Count() int { return s.byID.Size() }
@@ -218,7 +247,10 @@ func (s *Store) Get(id string) (*Key, error) {
 // List returns up to limit keys in the order they were made, beginning after the id
 // after, and whether there are more.
 func (s *Store) List(limit int, after string) (keys []*Key, more bool, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	s.mu.Lock()
+	db := s.db
+	s.mu.Unlock()
+	err = db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucket).Cursor()
 		id, _ := c.Seek([]byte(after))
 		if bytes.Equal(id, []byte(after)) && after != "" {
@@ -235,7 +267,7 @@ func (s *Store) List(limit int, after string) (keys []*Key, more bool, err error
 		}
 		return nil
 	})
-	return keys, more, err
+	return keys, more, closed(err)
 }
 
 // Create makes a key with spec's name, expiry, models, limits and disabled, and returns
@@ -317,7 +349,7 @@ func (s *Store) Delete(id string) error {
 	if err := s.db.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucket).Delete([]byte(id))
 	}); err != nil {
-		return fmt.Errorf("cannot delete key: %w", err)
+		return fmt.Errorf("cannot delete key: %w", closed(err))
 	}
 	s.byHash.Delete(k.hash)
 	s.byID.Delete(id)
@@ -333,7 +365,7 @@ func (s *Store) put(spec *Spec, hash Hash) error {
 	if err := s.db.Update(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucket).Put([]byte(spec.ID), value)
 	}); err != nil {
-		return fmt.Errorf("cannot write key: %w", err)
+		return fmt.Errorf("cannot write key: %w", closed(err))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -76,10 +77,24 @@ func (l *accessLog) run() {
 			p.mu.Lock()
 			spare, p.lines = p.lines, spare[:0]
 			p.mu.Unlock()
-			if len(spare) > 0 {
-				_, _ = l.out.Write(spare) // who could be told?
-			}
+			l.write(spare)
 		}
+	}
+}
+
+// write writes lines in pieces that a pipe takes whole (PIPE_BUF): while one process takes over
+// from another both write to the same.
+func (l *accessLog) write(lines []byte) {
+	const most = 4096
+	for len(lines) > 0 {
+		n := min(len(lines), most)
+		if end := bytes.LastIndexByte(lines[:n], '\n'); end >= 0 {
+			n = end + 1
+		} else {
+			n = bytes.IndexByte(lines, '\n') + 1 // a longer line
+		}
+		_, _ = l.out.Write(lines[:n]) // who could be told?
+		lines = lines[n:]
 	}
 }
 

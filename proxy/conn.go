@@ -63,6 +63,7 @@ type clientConn struct {
 	since atomic.Uint64 // the sweep before the request began
 
 	mu      sync.Mutex
+	idle    bool      // no request has begun
 	readBy  time.Time // until when a read may take; zero for any time
 	expired bool      // a read would fail
 	waiting aborter   // aborted when the client leaves
@@ -280,12 +281,36 @@ func (c *clientConn) check(sweep uint64, now time.Time) (left bool) {
 // while it serves, these follow the configuration.
 func (p *Proxy) connState(c net.Conn, state fasthttp.ConnState) {
 	t := &p.snapshot.Load().config.Timeouts.Client
+	conn := c.(*clientConn)
 	switch state {
 	case fasthttp.StateNew, fasthttp.StateActive:
+		conn.setIdle(state == fasthttp.StateNew)
 		_ = c.SetReadDeadline(time.Now().Add(t.Header.Std()))
 	case fasthttp.StateIdle:
-		c.(*clientConn).linger.Store(false) // the request was read to its end
-		_ = c.SetReadDeadline(time.Now().Add(t.Idle.Std()))
+		conn.linger.Store(false) // the request was read to its end
+		conn.setIdle(true)
+		_ = c.SetReadDeadline(time.Now().Add(min(t.Idle.Std(), time.Duration(p.lastIdle.Load()))))
+	}
+}
+
+func (c *clientConn) setIdle(idle bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = idle
+}
+
+func (c *clientConn) isIdle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.idle
+}
+
+// endIdle has a connection on which no request has begun end at t, if not before.
+func (c *clientConn) endIdle(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle && (c.readBy.IsZero() || c.readBy.After(t)) {
+		c.readBy = t
 	}
 }
 

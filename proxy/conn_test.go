@@ -122,7 +122,10 @@ func TestSlowClients(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	// Idle after a request: closed without a word.
+	// Idle: closed without a word, before a request and after one.
+	if got := g.raw(""); got != "" {
+		t.Errorf("nothing asked: %q", got)
+	}
 	got := g.raw("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 	if !strings.HasPrefix(got, "HTTP/1.1 200 ") || strings.Count(got, "HTTP/1.1") != 1 {
 		t.Errorf("idle: %q", got)
@@ -371,7 +374,7 @@ func TestShutdown(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	down := make(chan struct{})
-	go func() { g.p.Shutdown(ctx); close(down) }()
+	go func() { g.p.Shutdown(ctx, 0); close(down) }()
 	eventually(t, "it is draining", func() bool { return !g.p.Ready() })
 	eventually(t, "new connections are refused", func() bool {
 		conn, err := g.dial(context.Background(), "", "")
@@ -410,7 +413,7 @@ func TestShutdownDoesNotWaitForIdleClients(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	g.p.Shutdown(context.Background())
+	g.p.Shutdown(context.Background(), 0)
 	if took := time.Since(began); took > lingerQuiet {
 		t.Errorf("it took %v", took)
 	}

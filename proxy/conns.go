@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -26,21 +27,66 @@ type conns struct {
 	ended  sync.Once
 	done   chan struct{}
 
-	mu  sync.Mutex
-	set map[*clientConn]struct{}
+	stopped  sync.Once     // accepting
+	accepted chan struct{} // closed when nobody else comes
+	over     sync.Once
+	empty    chan struct{} // closed when nobody else comes and everybody has gone
+
+	mu       sync.Mutex
+	set      map[*clientConn]struct{}
+	draining bool
 }
 
 func newConns(ln net.Listener, writeTimeout func() time.Duration, left func(), memory *limiter.Gate, each int64) *conns {
 	s := &conns{Listener: ln, writeTimeout: writeTimeout, left: left, memory: memory, each: each, set: map[*clientConn]struct{}{},
-		stop: make(chan struct{}), done: make(chan struct{})}
+		stop: make(chan struct{}), done: make(chan struct{}), accepted: make(chan struct{}), empty: make(chan struct{})}
 	go s.sweep()
 	return s
+}
+
+// Close stops accepting.
+func (s *conns) Close() (err error) {
+	s.stopped.Do(func() { err = s.Listener.Close() })
+	return err
+}
+
+// drain stops accepting and waits until every client has left or ctx ends. Those who keep a
+// connection without a request have idle to send one more: a connection that is closed at once may
+// be closed at the moment when its next request arrives.
+func (s *conns) drain(ctx context.Context, idle time.Duration) {
+	_ = s.Close()
+	<-s.accepted
+	s.mu.Lock()
+	s.draining = true
+	s.emptied()
+	s.mu.Unlock()
+	until := time.Now().Add(idle)
+	for _, c := range s.list(nil) {
+		c.endIdle(until)
+	}
+	select {
+	case <-s.empty:
+	case <-ctx.Done():
+	}
+}
+
+// emptied is called with mu held.
+func (s *conns) emptied() {
+	if !s.draining || len(s.set) > 0 {
+		return
+	}
+	select {
+	case <-s.empty:
+	default:
+		close(s.empty)
+	}
 }
 
 // Accept waits for a client.
 func (s *conns) Accept() (net.Conn, error) {
 	conn, err := s.Listener.Accept()
 	if err != nil {
+		s.over.Do(func() { close(s.accepted) }) // the server does not ask again
 		return nil, err
 	}
 	c := &clientConn{Conn: conn, all: s}
@@ -55,6 +101,7 @@ func (s *conns) remove(c *clientConn) {
 	s.mu.Lock()
 	_, open := s.set[c]
 	delete(s.set, c)
+	s.emptied()
 	s.mu.Unlock()
 	if open {
 		s.memory.Give(s.each)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -208,8 +209,16 @@ func (r *request) refuse(f *failure) {
 func (p *Proxy) refuseHead(ctx *fasthttp.RequestCtx, err error) {
 	r := p.begin(ctx)
 	defer p.end(r.conn)
+	if r.conn.isIdle() {
+		// Nothing was asked on this new connection, or TLS has failed. An answer could be taken for
+		// that to the first request, which may be on its way.
+		r.conn.broken = errNothingAsked
+		return
+	}
 	r.refuse(headFailure(err))
 }
+
+var errNothingAsked = errors.New("the client has asked nothing")
 
 func headFailure(err error) *failure {
 	// The error's text may quote the head, credentials included; it goes nowhere.

@@ -151,7 +151,7 @@ func startOn(t testing.TB, text, up string, ln net.Listener, dialUpstream pool.D
 		g.client.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		g.p.Shutdown(ctx)
+		g.p.Shutdown(ctx, 0)
 		if err := <-served; err != nil {
 			t.Error(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"runtime/debug"
@@ -41,6 +42,7 @@ type Proxy struct {
 	memory   limiter.Gate // limits.memory, in bytes
 	machine  int64        // what limits.memory is where the file does not say
 	draining atomic.Bool
+	lastIdle atomic.Int64 // how long a connection may be idle while draining; without bound before
 	refused  [kinds]interface{ Inc() }
 	faults   map[string]interface{ Inc() } // by errorKind
 
@@ -88,6 +90,7 @@ func New(parts Parts) *Proxy {
 	m := parts.Metrics
 	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, accessTo: parts.Access,
 		faults: map[string]interface{ Inc() }{}}
+	p.lastIdle.Store(math.MaxInt64)
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
 		p.faults[kindTable[k].fault] = m.Error(kindTable[k].fault)
@@ -161,9 +164,11 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 // abortGrace is how long requests have to say that they were cut.
 const abortGrace = 2 * time.Second
 
-// Shutdown stops taking connections and waits until what is in flight has ended. When ctx
+// Shutdown stops taking connections and waits until what is in flight has ended. Each connection
+// that a client keeps gets one more answer, or is closed when it has been idle for idle. When ctx
 // ends first, requests and streams are told that the process shuts down.
-func (p *Proxy) Shutdown(ctx context.Context) {
+func (p *Proxy) Shutdown(ctx context.Context, idle time.Duration) {
+	p.lastIdle.Store(int64(idle))
 	p.draining.Store(true)
 	defer p.conns.close()
 	hard, cancel := context.WithCancel(context.Background())
@@ -174,13 +179,13 @@ func (p *Proxy) Shutdown(ctx context.Context) {
 		time.AfterFunc(abortGrace, cancel)
 	})
 	defer stop()
+	p.conns.drain(ctx, idle)
 	if err := p.server.ShutdownWithContext(hard); err != nil {
 		p.log.Warn("connections are left open at the end", "error", err)
 	}
 	if p.access != nil {
 		p.access.close()
 	}
-	p.conns.Listener.Close() // the server does not know it yet if it was only just started
 }
 
 // expect decides about a client that asks before it sends its body: one that would be
@@ -204,6 +209,7 @@ func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 
 // handle is one request. What recovers its panic is end.
 func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
+	defer p.closeIfDraining(ctx)
 	r := p.begin(ctx)
 	defer p.end(r.conn)
 	if !cleanPath(ctx.Request.URI().PathOriginal()) {
@@ -211,6 +217,13 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	r.snapshot.router.Handler(ctx)
+}
+
+// closeIfDraining has an answer be the last on its connection, and say so.
+func (p *Proxy) closeIfDraining(ctx *fasthttp.RequestCtx) {
+	if p.draining.Load() {
+		ctx.SetConnectionClose()
+	}
 }
 
 // requestOf is the request that ctx's connection works on.

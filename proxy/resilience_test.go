@@ -916,7 +916,7 @@ func TestEndOfAWait(t *testing.T) {
 		g, conn := begin(t)
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 		defer cancel()
-		g.p.Shutdown(ctx)
+		g.p.Shutdown(ctx, 0)
 		b, err := io.ReadAll(conn)
 		if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 503 ") || !strings.Contains(string(b), "shutting_down") {
 			t.Errorf("%q, %v", b, err)
