@@ -134,6 +134,7 @@ func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	route("/api/keys/{id}/rotate", map[string]http.HandlerFunc{"POST": a.rotateKey})
 	get("/api/models", a.listModels)
 	get("/api/upstreams", a.listUpstreams)
+	get("/api/errors", a.listErrors)
 	get("/api/config", a.showConfig)
 	route("/api/reload", map[string]http.HandlerFunc{"POST": a.reload})
 	get("/metrics", metricsHandler.ServeHTTP)

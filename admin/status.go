@@ -57,6 +57,11 @@ func (a *Admin) listModels(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, 200, map[string]any{"object": "list", "data": data})
 }
 
+// listErrors shows requests that failed lately, the newest first.
+func (a *Admin) listErrors(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, 200, map[string]any{"object": "list", "data": a.proxy.LastErrors()})
+}
+
 func (a *Admin) showConfig(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, 200, a.live.Status())
 }

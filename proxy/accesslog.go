@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/valyala/fastjson"
 )
 
 // accessLog takes the lines of requests that have ended and writes them from a goroutine of its own. A
@@ -104,12 +106,28 @@ func (l *accessLog) close() {
 	<-l.done
 }
 
-// logAccess writes the request's line. Nothing of a body and no secret is in it.
-func (r *request) logAccess(took time.Duration) {
+// record writes the request's line to the access log, and keeps it among the last errors if it is
+// one.
+func (r *request) record(took time.Duration, kind string) {
 	rate := float64(r.snapshot.config.AccessLog)
-	if rate == 0 || rate < 1 && rand.Float64() >= rate {
+	logged := rate == 1 || rate > 0 && rand.Float64() < rate
+	f := r.proxy.faults[kind] // nil for none
+	kept := f != nil && f.wants(r.proxy.clock())
+	if !logged && !kept {
 		return
 	}
+	line := r.line(took, kind)
+	if logged {
+		r.scratch = append(line.MarshalTo(r.scratch[:0]), '\n')
+		r.proxy.access.add(r.scratch)
+	}
+	if kept {
+		f.keep(line.MarshalTo(nil), r.failure)
+	}
+}
+
+// line is what is recorded of the request. Nothing of a body and no secret is in it.
+func (r *request) line(took time.Duration, kind string) *fastjson.Value {
 	a := &r.json.arena
 	line := a.NewObject()
 	text := func(name, value string) { line.Set(name, a.NewString(value)) }
@@ -149,11 +167,10 @@ func (r *request) logAccess(took time.Duration) {
 	}
 	seconds("total", took)
 	seconds("overhead", r.overhead(took))
-	if kind := r.errorKind(); kind != "" {
+	if kind != "" {
 		text("error", kind)
 	}
-	r.scratch = append(line.MarshalTo(r.scratch[:0]), '\n')
-	r.proxy.access.add(r.scratch)
+	return line
 }
 
 // overhead is the gateway's own part of the time up to the answer's head: what is left without the

@@ -192,3 +192,31 @@ func TestMetricsOfARequest(t *testing.T) {
 		}
 	})
 }
+
+// TestLastErrors: the newest of each kind, with why; a flood of one kind leaves the others alone.
+func TestLastErrors(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, oneUpstream, map[string]steps{"a": {status("404 No"), slow(0), upstreamtest.Say("nonsense\r\n\r\n")}})
+		g.post("/v1/chat/completions", plainM)
+		g.post("/v1/chat/completions", plainM)
+		time.Sleep(time.Second)
+		for range 500 {
+			g.post("/v1/chat/completions", "{\"model\":\"a\\u0001\\\"b\"}")
+			time.Sleep(10 * time.Millisecond)
+		}
+		g.post("/v1/chat/completions", plainM)
+		g.wantNothingLeft()
+		var got []string
+		for _, line := range g.p.LastErrors() {
+			var e struct{ Error, Trail, Message, Cause string }
+			if err := json.Unmarshal(line, &e); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, strings.Join([]string{e.Error, e.Trail, e.Message, e.Cause}, "|"))
+		}
+		if len(got) != keptErrors+2 || !strings.HasPrefix(got[0], "upstream_failed|m@a;") || strings.HasSuffix(got[0], "|") ||
+			!strings.HasPrefix(got[1], "caller_unknown_model||") || !strings.Contains(got[1], `"a\x01\"b"`) || got[keptErrors+1] != "upstream_status|m@a;404;0||" {
+			t.Errorf("%d: %q", len(got), got)
+		}
+	})
+}

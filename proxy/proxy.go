@@ -44,7 +44,7 @@ type Proxy struct {
 	draining atomic.Bool
 	lastIdle atomic.Int64 // how long a connection may be idle while draining; without bound before
 	refused  [kinds]interface{ Inc() }
-	faults   map[string]interface{ Inc() } // by errorKind
+	faults   map[string]*faultKind // by errorKind
 
 	accessTo io.Writer
 	access   *accessLog // nil as long as no configuration has asked for it
@@ -89,14 +89,14 @@ func New(parts Parts) *Proxy {
 	fasthttp.SetBodySizePoolLimit(keepBuffer, keepBuffer)
 	m := parts.Metrics
 	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, accessTo: parts.Access,
-		faults: map[string]interface{ Inc() }{}}
+		faults: map[string]*faultKind{}}
 	p.lastIdle.Store(math.MaxInt64)
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
-		p.faults[kindTable[k].fault] = m.Error(kindTable[k].fault)
+		p.faults[kindTable[k].fault] = &faultKind{count: m.Error(kindTable[k].fault)}
 	}
 	for _, kind := range [...]string{faultLeft, faultStatus} {
-		p.faults[kind] = m.Error(kind)
+		p.faults[kind] = &faultKind{count: m.Error(kind)}
 	}
 	m.Gauge(metrics.Memory, metrics.MemoryHelp, func() float64 { return float64(p.memory.InFlight()) })
 	m.Gauge(metrics.MemoryLimit, metrics.MemoryLimitHelp, func() float64 { return float64(p.memory.Limit()) })

@@ -263,15 +263,16 @@ func (r *request) finish() {
 		r.attempts[n-1].target.Metrics.Done(&metrics.Request{Status: r.status, Took: took,
 			FirstByte: r.headAfter, Overhead: r.overhead(took), TokensIn: r.tokens.usage.input, TokensOut: r.tokens.usage.output})
 	}
-	if kind := r.errorKind(); kind != "" {
-		r.proxy.faults[kind].Inc()
+	kind := r.errorKind()
+	if kind != "" {
+		r.proxy.faults[kind].count.Inc()
 	}
 	if r.failure != nil && r.failure.cause != nil {
 		r.proxy.log.Warn("request failed", "request_id", string(r.id), "code", kindTable[r.failure.kind].code,
 			"trail", string(r.trail()), "error", r.failure.cause)
 	}
 	if r.status != 0 { // 0: it only asked whether to send its body
-		r.logAccess(took)
+		r.record(took, kind)
 	}
 	r.releaseStruct()
 }
