@@ -59,7 +59,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	if err != nil {
 		return err
 	}
-	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock})
+	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
 	p := &running{live: live, log: log, signals: signals, sockets: open, store: store,
 		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}
 	log.Info("sluice serves", "listen", open.data.Addr().String(), "admin", open.admin.Addr().String(), "keys", store.Count(), "pid", os.Getpid())

@@ -35,6 +35,7 @@ type Admin struct {
 	proxy  *proxy.Proxy
 	log    *slog.Logger
 	clock  func() time.Duration
+	data   net.Addr
 	server *http.Server
 	ln     net.Listener
 	conns  atomic.Int64
@@ -48,12 +49,13 @@ type Parts struct {
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
 	Clock   func() time.Duration // the keys'
+	Data    net.Addr             // of the data port
 }
 
 // New makes an Admin; Start serves it.
 func New(parts Parts) *Admin {
 	log := parts.Log
-	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, log: log, clock: parts.Clock}
+	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, log: log, clock: parts.Clock, data: parts.Data}
 	metricsHandler := promhttp.HandlerFor(parts.Metrics.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
 	a.server = &http.Server{
 		Handler:           a.handler(metricsHandler),
@@ -143,6 +145,13 @@ func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	get("/debug/pprof/profile", bounded(pprof.Profile))
 	route("/debug/pprof/symbol", map[string]http.HandlerFunc{"GET": pprof.Symbol, "POST": pprof.Symbol})
 	get("/debug/pprof/trace", bounded(pprof.Trace))
+	for at, h := range page() {
+		open[at] = true
+		if at == "/" {
+			at = "/{$}"
+		}
+		get(at, h)
+	}
 	mux.HandleFunc("/", notFound)
 	authorized := a.authorized(mux.ServeHTTP)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

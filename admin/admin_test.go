@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -61,7 +62,7 @@ func start(t *testing.T) *port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.a = New(Parts{Live: live, Keys: p.keys, Proxy: gateway, Metrics: m, Log: log, Clock: clock})
+	p.a = New(Parts{Live: live, Keys: p.keys, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: &net.TCPAddr{Port: 8080}})
 	t.Cleanup(func() {
 		upstreams.Close()
 		p.keys.Close()

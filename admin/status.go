@@ -63,7 +63,10 @@ func (a *Admin) listErrors(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *Admin) showConfig(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, 200, a.live.Status())
+	writeJSON(w, 200, struct {
+		config.Status
+		DataAddress string `json:"data_address"` // where the data port listens
+	}{a.live.Status(), a.data.String()})
 }
 
 func (a *Admin) reload(w http.ResponseWriter, _ *http.Request) {

@@ -1,0 +1,61 @@
+// Small helpers over the DOM. Text only ever goes in as text.
+
+export const $ = (id) => document.getElementById(id);
+
+// h makes an element: properties, then children.
+export function h(tag, props = {}, ...children) {
+  const e = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name.startsWith("on")) e.addEventListener(name.slice(2), value);
+    else if (value === true) e.setAttribute(name, "");
+    else if (value !== false && value != null) e.setAttribute(name, value);
+  }
+  e.append(...children.filter((c) => c != null));
+  return e;
+}
+
+// text changes an element's text if it is another: what has not changed is not read out again.
+export function text(e, value) {
+  if (e.textContent !== value) e.textContent = value;
+}
+
+// fill makes a table of rows, each {id, cells}; a row that stays is changed in place, so that focus and
+// selection stay where they are. A cell is text or an element that makes itself anew.
+export function fill(table, columns, rows, empty) {
+  const head = table.tHead;
+  if (!head.rows.length) {
+    head.append(h("tr", {}, ...columns.map((c) => h("th", { scope: "col" }, c))));
+  }
+  const body = table.tBodies[0];
+  const old = new Map([...body.rows].map((r) => [r.dataset.id, r]));
+  const next = rows.length ? rows : [{ id: "", cells: [empty] }];
+  next.forEach(({ id, cells }, i) => {
+    let row = old.get(id);
+    old.delete(id);
+    if (!row) {
+      row = h("tr", { "data-id": id });
+      cells.forEach((_, j) => row.append(h("td", { "data-label": columns[j], colspan: id === "" ? columns.length : null })));
+    }
+    if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
+    cells.forEach((cell, j) => {
+      const at = row.cells[j];
+      if (!(cell instanceof Element)) text(at, String(cell));
+      else if (!at.firstElementChild?.isEqualNode(cell)) at.replaceChildren(cell);
+    });
+  });
+  for (const row of old.values()) row.remove();
+}
+
+export const number = (n) => n.toLocaleString("en", { maximumFractionDigits: n < 10 ? 2 : n < 100 ? 1 : 0 });
+
+export function duration(seconds) {
+  if (seconds == null) return "–";
+  if (seconds < 0.001) return `${number(seconds * 1e6)} µs`;
+  if (seconds < 1) return `${number(seconds * 1000)} ms`;
+  return `${number(seconds)} s`;
+}
+
+export function when(time) {
+  const d = new Date(time);
+  return d.toDateString() === new Date().toDateString() ? d.toLocaleTimeString() : d.toLocaleString();
+}

@@ -1,0 +1,456 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"sluice/internal/upstreamtest"
+)
+
+// browser is a real one, on the admin page of n.
+type browser struct {
+	t   *testing.T
+	n   *node
+	ctx context.Context
+
+	mu     sync.Mutex
+	others []string // what it asked of other hosts
+	wrong  []string // what it complained of
+}
+
+func browse(t *testing.T, n *node) *browser {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("chromium is not installed")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WindowSize(1280, 900))
+	alloc, endAlloc := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, end := chromedp.NewContext(alloc)
+	t.Cleanup(func() {
+		_ = chromedp.Cancel(ctx)
+		end()
+		endAlloc()
+	})
+	b := &browser{t: t, n: n, ctx: ctx}
+	err = chromedp.Listen(ctx, func(event any) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		switch e := event.(type) {
+		case *network.EventRequestWillBeSent:
+			if !strings.HasPrefix(e.Request.URL, n.admin+"/") && !strings.HasPrefix(e.Request.URL, "data:") || strings.Contains(e.Request.URL, adminToken) {
+				b.others = append(b.others, e.Request.URL)
+			}
+		case *runtime.EventExceptionThrown:
+			b.wrong = append(b.wrong, fmt.Sprintf("%+v %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
+		case *log.EventEntryAdded:
+			if e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork { // a refused request is none of the page's mistakes
+				b.wrong = append(b.wrong, e.Entry.Text)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.do("open", command(network.Enable, network.EnableParams{}), command(log.Enable, cdp.Empty{}), chromedp.Navigate(n.admin+"/"), chromedp.WaitVisible(chromedp.CSS("#token")))
+	return b
+}
+
+// command is a protocol command whose result is of no interest.
+func command[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, c, params)
+		return err
+	})
+}
+
+func (b *browser) do(what string, actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 20*time.Second)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.failed(what, err)
+	}
+}
+
+func (b *browser) failed(what string, err error) {
+	b.t.Helper()
+	body, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`))
+	b.t.Fatalf("%s: %v\n%v\nthe page: %s", what, err, b.wrong, body)
+}
+
+func (b *browser) eval(js string) string {
+	b.t.Helper()
+	text, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("String("+js+")"))
+	if err != nil {
+		b.failed(js, err)
+	}
+	return text
+}
+
+// until waits for a JavaScript condition. (The library's own way is against the page's policy.)
+func (b *browser) until(js string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); b.eval("!!("+js+")") != "true"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.failed(js, context.DeadlineExceeded)
+		}
+	}
+}
+
+// says waits until an element has a text in it.
+func (b *browser) says(selector, text string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("document.querySelector(%q)?.innerText.includes(%q)", selector, text))
+}
+
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	b.do("click "+selector, chromedp.WaitVisible(chromedp.CSS(selector)), chromedp.Click(chromedp.CSS(selector)))
+}
+
+func (b *browser) typed(selector, text string) {
+	b.t.Helper()
+	b.do(selector, chromedp.WaitVisible(chromedp.CSS(selector)))
+	b.eval(fmt.Sprintf("((e) => { e.focus(); e.select(); })(document.querySelector(%q))", selector))
+	b.do("type into "+selector, chromedp.KeyEvent(text))
+}
+
+func (b *browser) view(name string) {
+	b.t.Helper()
+	b.click(`nav a[href="#` + name + `"]`)
+	b.do(name, chromedp.WaitVisible(chromedp.CSS("#"+name)))
+}
+
+// picture writes a screenshot to docs.
+func (b *browser) picture(name string) {
+	b.t.Helper()
+	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		b.failed(name, err)
+	}
+	if err := os.WriteFile(filepath.Join("docs", name+".png"), png, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// colours makes the page light or dark.
+func (b *browser) colours(scheme string) {
+	b.t.Helper()
+	b.do(scheme, command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}))
+}
+
+// secret is the key that is shown, this once.
+func (b *browser) secret() string {
+	b.t.Helper()
+	b.until(`document.querySelector("#secret-dialog").open && document.querySelector("#secret").value.startsWith("sk-sluice-")`)
+	secret := b.eval(`document.querySelector("#secret").value`)
+	if curl := b.eval(`document.querySelector("#secret-curl").value`); !strings.Contains(curl, secret) || !strings.Contains(curl, b.n.data+"/v1/chat/completions") || !strings.Contains(curl, `"model":"demo"`) {
+		b.t.Errorf("the ready request is %s", curl)
+	}
+	return secret
+}
+
+func signedIn(t *testing.T, n *node) *browser {
+	t.Helper()
+	b := browse(t, n)
+	b.typed("#token", adminToken+kb.Enter)
+	b.do("sign in", chromedp.WaitVisible(chromedp.CSS("#overview")))
+	return b
+}
+
+// TestAdminPage: an admin's day, in a browser.
+func TestAdminPage(t *testing.T) {
+	dir := t.TempDir()
+	good := settings(dir, provider(t, &upstreamtest.Provider{Chunks: 3, Delay: 5 * time.Millisecond}), "")
+	n := beginIn(t, dir, good)
+	b := browse(t, n)
+	post := func(secret string, want int) {
+		t.Helper()
+		if status, body := n.call("POST", n.data+"/v1/chat/completions", secret, `{"model":"demo","messages":[]}`); status != want {
+			t.Errorf("%d %s, want %d", status, body, want)
+		}
+	}
+
+	b.typed("#token", "not the admin token"+kb.Enter)
+	b.says("#sign-in-error", "This is not the admin token.")
+	b.typed("#token", adminToken+kb.Enter)
+	b.do("sign in", chromedp.WaitVisible(chromedp.CSS("#overview")))
+
+	b.view("keys")
+	b.says("#keys-table", "There is no key yet.")
+	b.click("#key-new")
+	b.typed("#key-name", `<b>search</b> "team"`)
+	b.typed("#key-requests", "many")
+	b.click("#key-save")
+	b.says("#key-error", "limits.requests: must be a whole number")
+	b.typed("#key-requests", "3")
+	b.typed("#key-period", "1h")
+	b.click("#key-save")
+	secret := b.secret()
+	b.click("#secret-dialog [data-close]")
+	b.until(`document.querySelector("#secret").value + document.querySelector("#secret-curl").value === ""`)
+	if left := b.eval(`document.documentElement.outerHTML`); strings.Contains(left, secret) {
+		t.Error("the secret is still in the page")
+	}
+
+	for range 3 {
+		post(secret, 200)
+	}
+	post(secret, 429)
+	b.says("#keys-table", "3 of 3 in 3600s")
+	b.says("#keys-table", `<b>search</b> "team"`)
+	b.view("overview")
+	b.says("#chart-requests", "demo at up")
+	b.until(`document.querySelector("#tile-requests dd").innerText !== "0/s"`)
+	b.until(`document.querySelector("#chart-requests .plot").getAttribute("aria-label").includes("demo at up")`)
+	b.until(`/ms|µs/.test(document.querySelector("#chart-first-byte .legend").innerText)`)
+	b.until(`document.querySelectorAll(".plot canvas").length === 6`)
+	b.says("#chart-errors", "policy_limit")
+	b.view("errors")
+	b.says("#errors-table", "policy_limit")
+
+	b.view("keys")
+	b.click(`[data-action="edit"]`)
+	b.typed("#key-requests", "10")
+	b.click("#key-save")
+	b.says("#keys-table", "of 10 in 3600s")
+	post(secret, 200)
+	b.click(`[data-action="rotate"]`)
+	b.says("#confirm-dialog", "the old one stops at once")
+	b.click("#confirm-yes")
+	rotated := b.secret()
+	b.do("close", chromedp.KeyEvent(kb.Escape))
+	b.until(`!document.querySelector("#secret-dialog").open && document.querySelector("#secret").value === ""`)
+	post(secret, 401)
+	post(rotated, 200)
+	b.click(`[data-action="revoke"]`)
+	b.says("#confirm-dialog", "cannot be undone")
+	b.click("#confirm-yes")
+	b.says("#keys-table", "There is no key yet.")
+	post(rotated, 401)
+
+	b.view("models")
+	b.says("#models-table", "demo-model")
+	b.says("#models-table", "closed")
+	b.says("#upstreams-table", "up")
+
+	b.view("configuration")
+	b.says("#config-text", "[redacted]")
+	write(t, n.path, strings.Replace(good, "upstream: up", "upstream: opena", 1))
+	b.says("#config-findings", `config.yaml:6:`)
+	b.click("#reload")
+	b.says("#config-state", "It was not reloaded")
+	b.says("#config-findings", `no upstream is called "opena"; upstreams are up`)
+	write(t, n.path, good)
+	b.click("#reload")
+	b.until(`document.querySelector("#config-findings").innerText === "" || !!document.querySelector("#reload").click()`)
+	b.says("#config-state", "is in effect")
+
+	// Where a token could be found later.
+	if kept := b.eval(`JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, document.documentElement.outerHTML])`); strings.Contains(kept, adminToken) {
+		t.Error("the page keeps the token")
+	}
+	b.click("#sign-out")
+	b.do("sign out", chromedp.WaitVisible(chromedp.CSS("#token")))
+	if left := b.eval(`document.querySelector("#app").textContent`); strings.Contains(left, "demo-model") || strings.Contains(left, "[redacted]") {
+		t.Error("what an admin saw is still in the page")
+	}
+	if len(b.others) > 0 || len(b.wrong) > 0 {
+		t.Errorf("asked elsewhere: %q, complaints: %q", b.others, b.wrong)
+	}
+}
+
+// TestAdminPageIsUsable: with a keyboard alone, by a screen reader, at a phone's width, light and dark.
+func TestAdminPageIsUsable(t *testing.T) {
+	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 3}), "")
+	key := n.key(`{"name":"` + strings.Repeat("a long name without an end ", 7) + `","limits":{"requests":1000,"tokens":50000,"concurrent":3}}`)
+	for range 5 {
+		n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"demo"}`)
+	}
+	n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"`+strings.Repeat("nope", 40)+`"}`)
+	b := signedIn(t, n)
+	b.do("a phone", chromedp.EmulateViewport(360, 740, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+	for _, view := range []string{"overview", "models", "keys", "errors", "configuration"} {
+		for _, scheme := range []string{"light", "dark"} {
+			b.colours(scheme)
+			b.view(view)
+			b.until(`document.querySelector("nav a[aria-current]").hash === "#` + view + `"`)
+			if view != "overview" && view != "configuration" {
+				b.until(`document.querySelectorAll("#` + view + ` tbody tr").length > 0`)
+			}
+			if wide := b.eval(`[...document.querySelectorAll("body *")].filter(e => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .plot, .skip")).map(e => e.outerHTML.slice(0, 100)).join("\n")`); wide != "" {
+				t.Errorf("%s at a phone's width goes over the edge: %s", view, wide)
+			}
+			if low := b.eval(contrast); low != "" {
+				t.Errorf("%s, %s: too little contrast: %s", view, scheme, low)
+			}
+			b.named(view)
+		}
+	}
+	// The first Tab goes past the navigation, if one wants that; a dialog gives the focus back.
+	b.view("keys")
+	b.do("focus", chromedp.Focus(chromedp.CSS("#key-new")), chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible(chromedp.CSS("#key-dialog")))
+	b.named("the form of a key")
+	b.do("escape", chromedp.KeyEvent(kb.Escape))
+	b.until(`document.activeElement.id === "key-new"`)
+	if len(b.wrong) > 0 {
+		t.Errorf("complaints: %q", b.wrong)
+	}
+}
+
+// contrast lists texts with less than 4.5 to 1 against what is behind them (WCAG 2.2, 1.4.3).
+const contrast = `[...document.querySelectorAll("body *")].filter(e => {
+  if (!e.getClientRects().length || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || e.closest(":disabled, .skip, .plot, option")) return false;
+  const parse = (c) => (c.match(/[\d.]+/g) ?? []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  let behind = [255, 255, 255];
+  for (let p = e; p; p = p.parentElement) {
+    const c = parse(getComputedStyle(p).backgroundColor);
+    if (c.length === 3 || c[3] > 0) { behind = c; break; }
+  }
+  const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind)];
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5;
+}).map(e => e.outerHTML.slice(0, 80)).join("\n")`
+
+// named fails for what can be used but has no name that a screen reader could say.
+func (b *browser) named(where string) {
+	b.t.Helper()
+	tree, err := chromedp.Run(b.ctx, func(ctx context.Context, t *chromedp.Target) (accessibility.GetFullAXTreeResult, error) {
+		return cdp.Call(ctx, t, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	})
+	if err != nil {
+		b.failed(where, err)
+	}
+	seen := 0
+	for _, n := range tree.Nodes {
+		if n.Ignored || n.Role == nil {
+			continue
+		}
+		switch role := strings.Trim(string(n.Role.Value), `"`); role {
+		case "button", "link", "textbox", "combobox", "checkbox", "img", "meter", "table", "dialog", "figure":
+			seen++
+			if n.Name == nil || strings.Trim(string(n.Name.Value), `"`) == "" {
+				b.t.Errorf("%s: a %s has no name", where, role)
+			}
+		}
+	}
+	if seen < 5 {
+		b.t.Errorf("%s: the accessibility tree has %d things to use", where, seen)
+	}
+}
+
+// TestPageHeaders: what keeps the page to itself.
+func TestPageHeaders(t *testing.T) {
+	n := begin(t, "http://127.0.0.1:1/v1", "")
+	for _, path := range []string{"/", "/page/app.js", "/page/uPlot.iife.min.js", "/page/app.css"} {
+		resp, err := http.Get(n.admin + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		h := resp.Header
+		if resp.StatusCode != 200 || !strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'; script-src 'self';") || h.Get("X-Content-Type-Options") != "nosniff" ||
+			h.Get("X-Frame-Options") != "DENY" || h.Get("Referrer-Policy") != "no-referrer" || strings.Contains(h.Get("Content-Security-Policy"), "unsafe") {
+			t.Errorf("%s: %d %v", path, resp.StatusCode, h)
+		}
+		req, _ := http.NewRequest("GET", n.admin+path, nil)
+		req.Header.Set("If-None-Match", h.Get("ETag"))
+		again, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Body.Close()
+		if again.StatusCode != 304 {
+			t.Errorf("%s: %d", path, again.StatusCode)
+		}
+	}
+	for _, path := range []string{"/page/", "/page/none", "/index.html"} {
+		if status, _ := n.call("GET", n.admin+path, adminToken, ""); status != 404 {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+}
+
+// TestScreenshots makes the pictures in docs, when UPDATE is set, of a gateway with something to do.
+func TestScreenshots(t *testing.T) {
+	if os.Getenv("UPDATE") == "" {
+		t.Skip("UPDATE is not set")
+	}
+	dir := t.TempDir()
+	fast := provider(t, &upstreamtest.Provider{Chunks: 20, ChunkDelay: 15 * time.Millisecond, Delay: 60 * time.Millisecond})
+	flaky := provider(t, &upstreamtest.Provider{Chunks: 30, ChunkDelay: 10 * time.Millisecond, Delay: 200 * time.Millisecond, FailureRate: .4})
+	n := beginIn(t, dir, fmt.Sprintf(`
+listen: 127.0.0.1:0
+admin: {listen: 127.0.0.1:0, token: %s}
+keys: {store: %s}
+timeouts: {connect: 200ms}
+upstreams:
+  openai: {base_url: "%s", api_key: secret}
+  azure: {base_url: "%s", api_key: secret, auth_header: api-key, max_in_flight: 40}
+  canary: {base_url: "http://127.0.0.1:1/v1"}
+models:
+  gpt-4o: {targets: [{upstream: openai, model: gpt-4o-2024-11-20, weight: 3}, {upstream: azure, model: gpt4o-prod}], fallbacks: [gpt-4o-mini]}
+  gpt-4o-mini: {targets: [{upstream: openai}]}
+  lab: {targets: [{upstream: azure, model: lab-1}], max_retries: 1}
+  next: {targets: [{upstream: canary}], fallbacks: [gpt-4o-mini]}
+`, adminToken, filepath.Join(dir, "keys.db"), fast, flaky))
+	search := n.key(`{"name":"search team","limits":{"requests":6000,"tokens":200000,"concurrent":50}}`)
+	batch := n.key(`{"name":"nightly batch","models":["gpt-4o-mini"],"limits":{"requests":20,"period":"10s"}}`)
+	n.key(`{"name":"a former intern","disabled":true}`)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i := range 24 {
+		wg.Go(func() {
+			for k := 0; ctx.Err() == nil; k++ {
+				key, body := search, fmt.Sprintf(`{"model":%q,"stream":%t}`, []string{"gpt-4o", "gpt-4o", "gpt-4o-mini", "next"}[(i+k)%4], i%2 == 0)
+				switch {
+				case i == 0:
+					key, body = batch, `{"model":"gpt-4o-mini"}`
+				case i < 3:
+					body = []string{`{"model":"lab"}`, `{"model":"lab","stream":true}`, `{"model":"gpt-5o"}`, `{"model":lab}`}[k%4]
+				}
+				n.call("POST", n.data+"/v1/chat/completions", key, body)
+				time.Sleep(time.Duration(200*(i%5+k%3)) * time.Millisecond)
+			}
+		})
+	}
+	defer wg.Wait()
+	defer cancel()
+	b := signedIn(t, n)
+	b.colours("light")
+	b.do("tall", chromedp.EmulateViewport(1280, 1120))
+	time.Sleep(70 * time.Second)
+	b.picture("page-overview")
+	b.colours("dark")
+	time.Sleep(3 * time.Second)
+	b.picture("page-overview-dark")
+	b.colours("light")
+	b.do("less tall", chromedp.EmulateViewport(1280, 700))
+	for _, view := range []string{"models", "keys", "errors"} {
+		b.view(view)
+		time.Sleep(3 * time.Second)
+		b.picture("page-" + view)
+	}
+	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
+	b.view("keys")
+	time.Sleep(3 * time.Second)
+	b.picture("page-phone")
+}
