@@ -12,7 +12,7 @@ SOAKTIME ?= 1m
 # Of make soak: how much a flood may raise the p99 of others.
 FLOODFACTOR ?= 2
 
-.PHONY: build run test lint fuzz soak bench bench-smoke bench-micro compare clean
+.PHONY: build run test lint fuzz soak bench bench-smoke bench-micro compare release clean
 
 build:
 	$(GO) build -o sluice .
@@ -72,5 +72,9 @@ compare:
 	$(GO) test -run '^$$' -bench . -count $(BENCHCOUNT) $(BENCHED) >"$$old/new" && \
 	$(GO) tool benchstat "$$old/old" "$$old/new"
 
+# dist/: archives for linux on amd64 and arm64, the same bytes wherever they are made, and checksums.
+release:
+	@GO="$(GO)" sh deploy/release.sh
+
 clean:
-	rm -f sluice bench/bench
+	rm -rf sluice bench/bench dist
