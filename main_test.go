@@ -376,7 +376,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"check", "-config", bad}, bad + ":1:1: lissten: unknown field"},
 		{[]string{"check", "-config", filepath.Join(dir, "none.yaml")}, "cannot read config"},
 		{[]string{"-config", bad}, "admin.token: is needed"},
-		{[]string{"-config", occupied}, "cannot listen: "},
+		{[]string{"-config", occupied}, "cannot listen (listen): "},
 		{[]string{"chek"}, `does not know ["chek"]`},
 		{[]string{"check", "extra"}, "extra"},
 		{[]string{"-nope"}, "flag provided but not defined"},
