@@ -50,11 +50,7 @@ func (a *Admin) listKeys(w http.ResponseWriter, r *http.Request) {
 		}
 		limit = n
 	}
-	list, more, err := a.keys.List(limit, r.URL.Query().Get("after"))
-	if err != nil {
-		a.storeFailed(w, err)
-		return
-	}
+	list, more := a.keys.List(limit, r.URL.Query().Get("after"))
 	data := make([]keyView, len(list))
 	for i, k := range list {
 		data[i] = a.view(k)
@@ -132,7 +128,7 @@ func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 		writeError(w, 413, "body_too_large", "", "the body is larger than "+strconv.Itoa(maxBody)+" bytes")
 	case errors.Is(err, keys.ErrNotFound):
 		writeError(w, 404, "not_found", "", "no key has this id")
-	case errors.Is(err, keys.ErrClosed):
+	case errors.Is(err, keys.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
 		writeError(w, 503, "shutting_down", "", "another process takes the key store over; try again")
 	case errors.Is(err, errBody):

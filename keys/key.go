@@ -188,7 +188,8 @@ type Key struct {
 	spec   atomic.Pointer[Spec]
 	window atomic.Pointer[limiter.Window] // nil without a limit
 	tokens atomic.Pointer[limiter.Ledger] // the same
-	hash   Hash                           // guarded by Store.mu
+	hash   Hash                           // these two guarded by Store.mu
+	rev    uint64
 }
 
 // Spec is what is known of the key now.
