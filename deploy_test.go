@@ -89,7 +89,7 @@ func TestDashboard(t *testing.T) {
 	tool(t, "", "promtool", "check", "rules", path)
 	wantKnownSeries(t, text)
 	for _, name := range series(read(t, "docs/metrics.md"), "(?m)^\\| `(sluice_[a-z_]+)`") {
-		if !strings.Contains(text, name) && !slices.Contains([]string{"sluice_upstream_max_in_flight", "sluice_config_reloads_total", "sluice_config_last_reload_success_timestamp_seconds"}, name) {
+		if !strings.Contains(text, name) && !slices.Contains([]string{"sluice_upstream_max_in_flight", "sluice_config_reloads_total", "sluice_certificate_expiry_timestamp_seconds", "sluice_build_info", "sluice_config_last_reload_success_timestamp_seconds"}, name) {
 			t.Errorf("the dashboard does not show %s", name)
 		}
 	}
@@ -229,7 +229,13 @@ func TestCompose(t *testing.T) {
 	if len(project.Services) != 4 || !project.Services["sluice"].ReadOnly {
 		t.Errorf("services: %v", project.ServiceNames())
 	}
-	checked(t, read(t, "deploy/compose/sluice.yaml"), "/run/secrets")
+	for name, s := range project.Services {
+		if s.ReadOnly && len(s.Secrets) > 0 {
+			t.Errorf("%s: Compose gives no secret from the environment to a read-only service", name)
+		}
+	}
+	t.Setenv("SLUICE_ADMIN_TOKEN", "0123456789abcdef")
+	checked(t, read(t, "deploy/compose/config.yaml"), "/run/secrets")
 	if scraped := read(t, "deploy/prometheus/prometheus.yml"); !strings.Contains(scraped, "credentials_file: /run/secrets/sluice_admin_token") || !strings.Contains(scraped, `["sluice:9090"]`) {
 		t.Error("Prometheus asks elsewhere, or with another token")
 	}

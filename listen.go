@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
@@ -86,6 +87,17 @@ func secured(ln net.Listener, live *config.Live, port func(*config.Config) *conf
 		}
 		return last.Load().Server(), nil
 	}})
+}
+
+// certificateEnds is until when the certificates of the ports hold.
+func certificateEnds(c *config.Config) map[string]time.Time {
+	ends := map[string]time.Time{}
+	for name, t := range map[string]*config.TLS{"data": c.TLS, "admin": c.Admin.TLS} {
+		if t != nil {
+			ends[name] = t.Ends()
+		}
+	}
+	return ends
 }
 
 func dataTLS(c *config.Config) *config.TLS { return c.TLS }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -26,6 +27,7 @@ const usage = `usage:
   sluice keys create|list|show|update|rotate|revoke …
                                    gateway keys of a running sluice (-h tells more)
   sluice status [-json]            how a running sluice is
+  sluice version                   what this program is
   sluice mock [-listen ADDR] …     serve an OpenAI-like provider for trying things out (-h lists its flags)
 `
 
@@ -40,6 +42,20 @@ func main() {
 	}
 }
 
+// release is the version of a build that "make release" has made.
+var release string
+
+// version is the release's, or what Go knows of the commit that was built.
+func version() string {
+	if release != "" {
+		return release
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
 // run is the program. ready, if not nil, is told the addresses it listens on.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals <-chan os.Signal, ready func(data, admin net.Addr)) error {
 	command := ""
@@ -51,6 +67,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals <
 		return cli.Keys(ctx, args, os.Getenv, stdout)
 	case "status":
 		return cli.Status(ctx, args, os.Getenv, stdout)
+	case "version":
+		_, err := fmt.Fprintln(stdout, version())
+		return err
 	case "mock":
 		return upstreamtest.Main(ctx, args, stderr)
 	}

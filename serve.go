@@ -54,6 +54,8 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 		return err
 	}
 	m.Loaded(true, 1, live.Status().LoadedAt)
+	m.Certificates(func() map[string]time.Time { return certificateEnds(live.Status().Config) })
+	m.Build(version())
 
 	open, err := listen(cfg, log)
 	if err != nil {
@@ -62,7 +64,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
 	p := &running{live: live, log: log, signals: signals, sockets: open, store: store,
 		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}
-	log.Info("sluice serves", "listen", open.data.Addr().String(), "admin", open.admin.Addr().String(), "keys", store.Count(), "pid", os.Getpid())
+	log.Info("sluice serves", "listen", open.data.Addr().String(), "admin", open.admin.Addr().String(), "keys", store.Count(), "pid", os.Getpid(), "version", version())
 	if err := before.tell(saysServing); err != nil {
 		log.Warn("nobody hears that this process serves", "error", err)
 	}

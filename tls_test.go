@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/config"
 	"sluice/internal/upstreamtest"
 )
 
@@ -89,6 +90,9 @@ func TestTLSOnBothPorts(t *testing.T) {
 			t.Fatalf("it still serves the old certificate\n%s", n.log)
 		}
 	}
+	if ends := certificateEnds(mustLoad(t, n.path)); len(ends) != 2 || time.Until(ends["data"]) > time.Hour || time.Until(ends["admin"]) < 50*time.Minute {
+		t.Errorf("the certificates hold until %v", ends)
+	}
 	// A reload that takes tls away is for the next start.
 	write(t, n.path, settings(dir, "http://127.0.0.1:1/v1", ""))
 	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(n.log.String(), `"fields":"tls, admin.tls"`); {
@@ -102,4 +106,13 @@ func TestTLSOnBothPorts(t *testing.T) {
 	if log := n.log.String(); strings.Contains(log, "PRIVATE") || strings.Contains(log, "without TLS") {
 		t.Errorf("%s", log)
 	}
+}
+
+func mustLoad(t *testing.T, path string) *config.Config {
+	t.Helper()
+	cfg, _, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }

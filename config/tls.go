@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"time"
 )
 
 // TLS is how a port is served: files in PEM, a relative one relative to the configuration's folder.
@@ -18,6 +19,9 @@ type TLS struct {
 
 // Server is the port's side of TLS, with what the files held when the configuration was loaded.
 func (t *TLS) Server() *tls.Config { return t.server }
+
+// Ends is until when the certificate holds.
+func (t *TLS) Ends() time.Time { return t.server.Certificates[0].Leaf.NotAfter }
 
 func (d *decoder) checkTLS(path string, t *TLS) {
 	if t == nil {

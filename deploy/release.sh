@@ -16,8 +16,8 @@ for arch in ${ARCHES:-amd64 arm64}; do
 	name=sluice-$version-linux-$arch
 	mkdir "dist/$name"
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch GOFLAGS= $go build -trimpath -buildvcs=false \
-		-ldflags "-s -w -buildid=" -o "dist/$name/sluice" .
-	cp LICENSE README.md CHANGELOG.md config.yaml deploy/systemd/sluice.service deploy/systemd/sluice.socket "dist/$name/"
+		-ldflags "-s -w -buildid= -X main.release=$version" -o "dist/$name/sluice" .
+	cp -r LICENSE README.md CHANGELOG.md config.yaml docs deploy "dist/$name/"
 	# What others wrote and is in the binary, with its licences.
 	{
 		cat admin/page/uPlot.LICENSE

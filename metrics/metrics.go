@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -258,6 +259,34 @@ func (read keyStates) Collect(to chan<- prometheus.Metric) {
 	for state, n := range read() {
 		to <- prometheus.MustNewConstMetric(keysByState, prometheus.GaugeValue, float64(n), state)
 	}
+}
+
+// Certificates exports until when the certificate of each port that is served over TLS holds; read
+// tells whenever it is asked for.
+func (m *Metrics) Certificates(read func() map[string]time.Time) {
+	m.Registry.MustRegister(certificates(read))
+}
+
+type certificates func() map[string]time.Time
+
+var certificateEnd = prometheus.NewDesc("sluice_certificate_expiry_timestamp_seconds", "Until when the certificate of a port holds: data or admin.", []string{"port"}, nil)
+
+// Describe names the series.
+func (certificates) Describe(to chan<- *prometheus.Desc) { to <- certificateEnd }
+
+// Collect reads them.
+func (read certificates) Collect(to chan<- prometheus.Metric) {
+	for port, end := range read() {
+		to <- prometheus.MustNewConstMetric(certificateEnd, prometheus.GaugeValue, float64(end.Unix()), port)
+	}
+}
+
+// Build exports what this program is.
+func (m *Metrics) Build(version string) {
+	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sluice_build_info", Help: "1; its labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
+	}, func() float64 { return 1 }))
 }
 
 // Upstream is what the gauges show of an upstream.

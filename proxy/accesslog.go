@@ -109,6 +109,9 @@ func (l *accessLog) close() {
 // record writes the request's line to the access log, and keeps it among the last errors if it is
 // one.
 func (r *request) record(took time.Duration, kind string) {
+	if r.probe {
+		return
+	}
 	rate := float64(r.snapshot.config.AccessLog)
 	logged := rate == 1 || rate > 0 && rand.Float64() < rate
 	f := r.proxy.faults[kind] // nil for none
@@ -139,6 +142,7 @@ func (r *request) line(took time.Duration, kind string) *fastjson.Value {
 	text("level", "INFO")
 	text("msg", "request")
 	text("request_id", string(r.id))
+	text("client", r.conn.RemoteAddr().String())
 	whole("status", int64(r.status))
 	if r.route != nil {
 		text("path", r.route.path)
@@ -188,8 +192,9 @@ func (r *request) overhead(took time.Duration) time.Duration {
 
 // The faults that are no failure of the gateway's own table.
 const (
-	faultLeft   = "caller_left"
-	faultStatus = "upstream_status"
+	faultLeft     = "caller_left"
+	faultRejected = "caller_rejected"
+	faultStatus   = "upstream_status"
 )
 
 // errorKind says whose fault it is that a request did not get a whole answer with a status of
@@ -203,6 +208,8 @@ func (r *request) errorKind() string {
 		return kindTable[f.kind].fault
 	case n == 0:
 		return ""
+	case r.attempts[n-1].status/100 == 4 && !retryable(r.attempts[n-1].status):
+		return faultRejected
 	case r.attempts[n-1].status/100 != 2:
 		return faultStatus
 	case r.left:

@@ -50,7 +50,8 @@ func TestAccessLog(t *testing.T) {
 		{"stream", "/v1/chat/completions", streamM, events(textEvent, usageEvent, chunkDone),
 			"status=200 stream=true bytes_in=27 tokens_in=20 tokens_out=5 overhead=0"},
 		{"passes through", "/v1/audio/speech", plainM, upstreamtest.Say(reply("200 OK", "audio/mpeg", strings.Repeat("x", 100_000))), "status=200 bytes_out=100000"},
-		{"upstream's error", "/v1/chat/completions", plainM, status("404 No"), "status=404 error=upstream_status trail=m@a;404;0"},
+		{"upstream's error", "/v1/chat/completions", plainM, status("404 No"), "status=404 error=caller_rejected trail=m@a;404;0"},
+		{"upstream's limit", "/v1/chat/completions", plainM, status("429 No"), "status=429 error=upstream_status"},
 		{"no answer", "/v1/chat/completions", plainM, upstreamtest.Say("nonsense\r\n\r\n"), "status=502 error=upstream_failed trail=m@a;malformed_response;0"},
 		{"broken stream", "/v1/chat/completions", streamM, events(textEvent), "status=200 stream=true error=upstream_stream_broken"},
 		{"no JSON", "/v1/chat/completions", "{", slow(0), "status=400 error=caller_invalid bytes_in=1"},
@@ -175,7 +176,7 @@ func TestMetricsOfARequest(t *testing.T) {
 			`sluice_attempts_total{model="m",upstream="a"} 4`,
 			`sluice_tokens_total{direction="in",model="m",upstream="a"} 7`,
 			`sluice_tokens_total{direction="out",model="m",upstream="a"} 2`,
-			`sluice_errors_total{kind="upstream_status"} 1`,
+			`sluice_errors_total{kind="caller_rejected"} 1`,
 			`sluice_errors_total{kind="upstream_stream_broken"} 1`,
 			`sluice_errors_total{kind="caller_unknown_model"} 1`,
 			`sluice_errors_total{kind="gateway_internal"} 0`,
@@ -215,7 +216,7 @@ func TestLastErrors(t *testing.T) {
 			got = append(got, strings.Join([]string{e.Error, e.Trail, e.Message, e.Cause}, "|"))
 		}
 		if len(got) != keptErrors+2 || !strings.HasPrefix(got[0], "upstream_failed|m@a;") || strings.HasSuffix(got[0], "|") ||
-			!strings.HasPrefix(got[1], "caller_unknown_model||") || !strings.Contains(got[1], `"a\x01\"b"`) || got[keptErrors+1] != "upstream_status|m@a;404;0||" {
+			!strings.HasPrefix(got[1], "caller_unknown_model||") || !strings.Contains(got[1], `"a\x01\"b"`) || got[keptErrors+1] != "caller_rejected|m@a;404;0||" {
 			t.Errorf("%d: %q", len(got), got)
 		}
 	})

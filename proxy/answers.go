@@ -12,9 +12,13 @@ import (
 
 // The paths that need no upstream.
 
-func (r *request) healthz() { r.answerJSON(200, map[string]string{"status": "ok"}) }
+func (r *request) healthz() {
+	r.probe = true
+	r.answerJSON(200, map[string]string{"status": "ok"})
+}
 
 func (r *request) readyz() {
+	r.probe = true
 	if !r.proxy.Ready() {
 		f := refusal(shuttingDown, "", "the gateway is draining")
 		f.retryAfter = time.Second

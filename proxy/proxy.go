@@ -95,7 +95,7 @@ func New(parts Parts) *Proxy {
 		p.refused[k] = m.Refused(kindTable[k].code)
 		p.faults[kindTable[k].fault] = &faultKind{count: m.Error(kindTable[k].fault)}
 	}
-	for _, kind := range [...]string{faultLeft, faultStatus} {
+	for _, kind := range [...]string{faultLeft, faultRejected, faultStatus} {
 		p.faults[kind] = &faultKind{count: m.Error(kind)}
 	}
 	m.Gauge(metrics.Memory, metrics.MemoryHelp, func() float64 { return float64(p.memory.InFlight()) })

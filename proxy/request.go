@@ -54,6 +54,7 @@ type request struct {
 	status    int
 	failure   *failure // the gateway's own answer
 	left      bool     // the client, before it had its whole answer
+	probe     bool     // of health: the access log has none of them
 
 	// for the access log
 	bytesIn, bytesOut int64         // of bodies

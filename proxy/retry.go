@@ -18,10 +18,10 @@ func (r *request) verdict(a *attempt) verdict {
 	case a.cause.Ended():
 		return over
 	case a.cause == pool.StatusRefused:
-		switch a.status {
-		case 408, 409, 425, 429, 500, 502, 503, 504, 529:
+		switch {
+		case retryable(a.status):
 			return again
-		case 400, 413, 422:
+		case a.status == 400, a.status == 413, a.status == 422:
 			if !r.sequence() {
 				return over // another model would refuse it as well
 			}
@@ -32,6 +32,15 @@ func (r *request) verdict(a *attempt) verdict {
 		return onward
 	}
 	return again
+}
+
+// retryable reports whether the same model may do better the next time.
+func retryable(status int) bool {
+	switch status {
+	case 408, 409, 425, 429, 500, 502, 503, 504, 529:
+		return true
+	}
+	return false
 }
 
 // sequence reports whether the client named the models to try.
