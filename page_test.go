@@ -229,10 +229,16 @@ func TestAdminPage(t *testing.T) {
 
 	b.view("keys")
 	b.click(`[data-action="edit"]`)
+	b.do("the form", chromedp.WaitVisible(chromedp.CSS("#key-dialog")))
+	id := b.eval(`document.querySelector("#keys-table [data-id]").dataset.id`)
+	n.call("PATCH", n.admin+"/api/keys/"+id, adminToken, `{"expires_at":"2099-01-02T03:04:05Z","models":["demo","x"]}`) // somebody else, meanwhile
 	b.typed("#key-requests", "10")
 	b.click("#key-save")
 	b.says("#keys-table", "of 10 in 3600s")
 	post(secret, 200)
+	if _, text := n.call("GET", n.admin+"/api/keys/"+id, adminToken, ""); !strings.Contains(text, `"expires_at":"2099-01-02T03:04:05Z"`) || !strings.Contains(text, `"models":["demo","x"]`) || !strings.Contains(text, `"period":"3600s"`) {
+		t.Errorf("what was not edited has changed: %s", text)
+	}
 	b.click(`[data-action="rotate"]`)
 	b.says("#confirm-dialog", "the old one stops at once")
 	b.click("#confirm-yes")
@@ -257,7 +263,7 @@ func TestAdminPage(t *testing.T) {
 	write(t, n.path, strings.Replace(good, "upstream: up", "upstream: opena", 1))
 	b.says("#config-findings", `config.yaml:6:`)
 	b.click("#reload")
-	b.says("#config-state", "It was not reloaded")
+	b.says("#reload-result", "It was not reloaded")
 	b.says("#config-findings", `no upstream is called "opena"; upstreams are up`)
 	write(t, n.path, good)
 	b.click("#reload")
@@ -269,7 +275,7 @@ func TestAdminPage(t *testing.T) {
 		t.Error("the page keeps the token")
 	}
 	b.click("#sign-out")
-	b.do("sign out", chromedp.WaitVisible(chromedp.CSS("#token")))
+	b.until(`document.readyState === "complete" && document.querySelector("#app").hidden && document.querySelector("#keys-table").tBodies[0].rows.length === 0`)
 	if left := b.eval(`document.querySelector("#app").textContent`); strings.Contains(left, "demo-model") || strings.Contains(left, "[redacted]") {
 		t.Error("what an admin saw is still in the page")
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // KeysUsage is how the command keys is called.
@@ -53,7 +54,7 @@ func (c *change) bind(flags *flag.FlagSet) {
 	}
 	text := func(text string) (any, error) { return text, nil }
 	into(c.fields, "name", "name", text)
-	into(c.fields, "models", "models", func(text string) (any, error) { return strings.Split(text, ","), nil })
+	into(c.fields, "models", "models", func(text string) (any, error) { return names(text), nil })
 	into(c.fields, "expires", "expires_at", expiry)
 	into(c.limits, "requests", "requests", number)
 	into(c.limits, "tokens", "tokens", number)
@@ -64,6 +65,23 @@ func (c *change) bind(flags *flag.FlagSet) {
 		c.fields["disabled"] = disabled
 		return err
 	})
+}
+
+// names are what stands between commas.
+func names(text string) []string {
+	list := strings.Split(text, ",")
+	for i := range list {
+		list[i] = strings.TrimSpace(list[i])
+	}
+	return list
+}
+
+// plain is text that does nothing to a terminal.
+func plain(text string) string {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return strconv.Quote(text)
+	}
+	return text
 }
 
 func number(text string) (any, error) {
@@ -224,10 +242,10 @@ func (k *key) print(to io.Writer) error {
 		line("key", k.Secret+"   (shown this once)")
 	}
 	line("id", k.ID)
-	line("name", k.Name)
+	line("name", plain(k.Name))
 	line("prefix", k.Prefix)
 	line("state", k.state())
-	line("models", strings.Join(k.Models, ", "))
+	line("models", plain(strings.Join(k.Models, ", ")))
 	line("created", k.CreatedAt.Format(time.RFC3339))
 	if k.ExpiresAt != nil {
 		line("expires", k.ExpiresAt.Format(time.RFC3339))
@@ -278,7 +296,7 @@ func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
 			if k.Limits.Concurrent != nil {
 				inFlight = of(k.Limits.Concurrent, k.InFlight)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Name, k.Prefix, k.state(),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, plain(k.Name), k.Prefix, k.state(),
 				of(k.Limits.Requests, k.Used.Requests), of(k.Limits.Tokens, k.Used.Tokens), period, inFlight)
 		}
 		all = append(all, got.Data...)

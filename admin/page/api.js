@@ -2,14 +2,14 @@
 // address. What a page of another site makes a browser send has no Authorization header.
 
 let token = "";
-let leave = () => {};
-
-// onRefused is called when the token is not, or no longer, the right one.
-export function onRefused(f) { leave = f; }
 
 export function signedIn() { return token !== ""; }
 
-export function signOut() { token = ""; }
+// signOut loads the page anew: nothing that an admin has seen stays, nothing that is under way goes on.
+export function signOut() {
+  token = "";
+  location.reload();
+}
 
 // APIError is what the gateway says of a request that it refuses.
 export class APIError extends Error {
@@ -20,8 +20,8 @@ export class APIError extends Error {
   }
 }
 
-async function send(method, path, body) {
-  const headers = { Authorization: "Bearer " + token };
+async function send(method, path, body, as = token) {
+  const headers = { Authorization: "Bearer " + as };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
@@ -36,22 +36,14 @@ async function send(method, path, body) {
   const text = await response.text();
   let error = { message: `The gateway answered ${response.status}.` };
   try { error = JSON.parse(text).error; } catch { /* not one of its own */ }
-  if (response.status === 401) {
-    signOut();
-    leave();
-  }
+  if (response.status === 401 && signedIn()) signOut(); // it is not the right one any more
   throw new APIError(response.status, error);
 }
 
 // signIn throws if the token is not the right one.
 export async function signIn(text) {
+  await send("GET", "/api/config", undefined, text);
   token = text;
-  try {
-    await send("GET", "/api/config");
-  } catch (e) {
-    token = "";
-    throw e;
-  }
 }
 
 export async function call(method, path, body) { return (await send(method, path, body)).json(); }

@@ -1,7 +1,7 @@
 // The page: signing in, which view is shown, and keeping it fresh.
 
 import { $, fill, h, text, when } from "./dom.js";
-import { call, metricsText, onRefused, signIn, signOut, signedIn } from "./api.js";
+import { call, metricsText, signIn, signOut, signedIn } from "./api.js";
 import * as keys from "./keys.js";
 import * as overview from "./overview.js";
 
@@ -27,11 +27,19 @@ function showErrors(list) {
       e.trail ?? "–", [e.message, e.cause].filter(Boolean).join(" · ") || "–", e.request_id] })), "None so far.");
 }
 
+let findings = "";
+
+// showFindings shows what is wrong with a configuration, each finding a line. It is read out only when it changes.
+function showFindings(error) {
+  if (error === findings) return;
+  findings = error;
+  $("config-findings").replaceChildren(...error.split("\n").filter(Boolean).map((f) => h("p", {}, f)));
+}
+
 function showConfiguration(c) {
   text($("config-state"), `Configuration ${c.generation} is in effect since ${when(c.loaded_at)}.` +
     (c.error ? ` The newest, tried ${when(c.tried_at)}, is not:` : ""));
-  const findings = c.error ? c.error.split("\n") : [];
-  if ($("config-findings").innerText !== findings.join("\n")) $("config-findings").replaceChildren(...findings.map((f) => h("p", {}, f)));
+  showFindings(c.error);
   text($("config-text"), JSON.stringify(c.config, null, 2));
 }
 
@@ -39,19 +47,23 @@ async function refresh() {
   const view = current();
   const [metrics, models, config] = await Promise.all([metricsText(), call("GET", "/api/models"), call("GET", "/api/config")]);
   overview.show(metrics, models.data); // the charts go on while another view is shown
+  keys.know(config, models.data);
   if (view === "models") showModels(models.data, (await call("GET", "/api/upstreams")).data);
-  if (view === "keys") await keys.show(config, models.data);
+  if (view === "keys") await keys.show();
   if (view === "errors") showErrors((await call("GET", "/api/errors")).data);
   if (view === "configuration") showConfiguration(config);
 }
 
 let timer = 0;
 let running = false;
+let waiting = false; // for another turn, at once
 
 async function tick() {
   clearTimeout(timer);
+  if (running) waiting = true;
   if (!signedIn() || running) return;
   running = true;
+  waiting = false;
   try {
     if (!document.hidden) await refresh();
     text($("connection"), "");
@@ -59,7 +71,7 @@ async function tick() {
     if (signedIn()) text($("connection"), e.message);
   }
   running = false;
-  if (signedIn()) timer = setTimeout(tick, overview.every);
+  if (signedIn()) timer = setTimeout(tick, waiting ? 0 : overview.every);
 }
 
 function route() {
@@ -72,26 +84,11 @@ function route() {
   void tick();
 }
 
-function leave() {
-  clearTimeout(timer);
-  signOut();
-  for (const d of document.querySelectorAll("dialog[open]")) d.close();
-  overview.forget();
-  keys.forget();
-  for (const id of ["errors-table", "models-table", "upstreams-table"]) $(id).tBodies[0].replaceChildren();
-  $("config-text").textContent = "";
-  $("app").hidden = true;
-  $("sign-in").hidden = false;
-  $("token").value = "";
-  $("token").focus();
-  document.title = "sluice";
-}
-
-onRefused(leave);
 keys.listen();
 addEventListener("hashchange", () => { if (signedIn()) { route(); $("content").focus(); } });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) void tick(); });
-$("sign-out").addEventListener("click", leave);
+$("sign-out").addEventListener("click", signOut);
+addEventListener("pageshow", (event) => { if (event.persisted) signOut(); }); // back to a page that was left
 for (const b of document.querySelectorAll("[data-close]")) b.addEventListener("click", () => b.closest("dialog").close());
 
 $("sign-in-form").addEventListener("submit", async (event) => {
@@ -111,14 +108,14 @@ $("sign-in-form").addEventListener("submit", async (event) => {
 });
 
 $("reload").addEventListener("click", async () => {
+  text($("reload-result"), "");
   try {
     const { generation } = await call("POST", "/api/reload");
+    text($("reload-result"), `Reloaded: configuration ${generation} is in effect.`);
     showConfiguration(await call("GET", "/api/config"));
-    text($("config-state"), `Reloaded: configuration ${generation} is in effect.`);
   } catch (e) {
-    if (signedIn()) {
-      text($("config-state"), "It was not reloaded. What was in effect still is:");
-      $("config-findings").replaceChildren(...e.message.split("\n").map((f) => h("p", {}, f)));
-    }
+    if (!signedIn()) return;
+    text($("reload-result"), "It was not reloaded. What was in effect still is.");
+    showFindings(e.message);
   }
 });

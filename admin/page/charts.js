@@ -26,23 +26,28 @@ export class Chart {
 
   // add appends the values of one moment: name → number or null.
   add(at, values) {
-    const entries = [...values];
-    const named = entries.length > most
-      ? [...entries.sort((a, b) => (b[1] ?? 0) - (a[1] ?? 0)).slice(0, most - 1),
-        ["others", entries.slice(most - 1).reduce((sum, [, v]) => sum + (v ?? 0), 0)]]
-      : entries;
     this.times.push(at / 1000);
-    for (const [name] of named) {
+    for (const name of values.keys()) {
       if (!this.lines.has(name)) this.lines.set(name, new Array(this.times.length - 1).fill(null));
     }
-    const now = new Map(named);
     for (const [name, list] of this.lines) {
-      list.push(now.get(name) ?? null);
+      list.push(values.get(name) ?? null);
       if (list.length > points) list.shift();
       if (list.every((v) => v === null)) this.lines.delete(name);
     }
     if (this.times.length > points) this.times.shift();
     this.draw();
+  }
+
+  // shown are the lines to draw: those that were largest over the whole time, and the others together.
+  shown() {
+    if (this.lines.size <= most) return new Map([...this.lines].sort(([a], [b]) => (a < b ? -1 : 1)));
+    const sum = (list) => list.reduce((a, v) => a + (v ?? 0), 0);
+    const sorted = [...this.lines].map(([name, list]) => [name, list, sum(list)]).sort((a, b) => b[2] - a[2] || (a[0] < b[0] ? -1 : 1));
+    const lines = new Map(sorted.slice(0, most - 1).map(([name, list]) => [name, list]).sort(([a], [b]) => (a < b ? -1 : 1)));
+    const rest = sorted.slice(most - 1);
+    lines.set(`${rest.length} others`, this.times.map((_, i) => rest.reduce((a, [, list]) => a + (list[i] ?? 0), 0)));
+    return lines;
   }
 
   // clear forgets what was drawn: it was of something else.
@@ -60,8 +65,9 @@ export class Chart {
   }
 
   draw() {
-    const names = [...this.lines.keys()].sort();
-    const data = [this.times, ...names.map((n) => this.lines.get(n))];
+    const lines = this.shown();
+    const names = [...lines.keys()];
+    const data = [this.times, ...lines.values()];
     const shape = names.join("\n");
     if (!this.plot || this.shape !== shape) {
       this.plot?.destroy();
@@ -70,7 +76,7 @@ export class Chart {
     } else {
       this.plot.setData(data);
     }
-    const last = names.map((n) => [n, this.lines.get(n).at(-1)]);
+    const last = names.map((n) => [n, lines.get(n).at(-1)]);
     const said = last.map(([n, v]) => `${n} ${v == null ? "none" : this.format(v)}`);
     this.box.setAttribute("aria-label", `${this.title}, last ten minutes. Now: ${said.join(", ") || "nothing"}`);
     last.forEach(([n, v], i) => {

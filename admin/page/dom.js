@@ -26,14 +26,19 @@ export function fill(table, columns, rows, empty) {
   if (!head.rows.length) {
     head.append(h("tr", {}, ...columns.map((c) => h("th", { scope: "col" }, c))));
   }
+  const times = new Map(); // an id may be there twice: some are the clients'
+  const next = (rows.length ? rows : [{ id: "", cells: [empty] }]).map(({ id, cells }) => {
+    times.set(id, (times.get(id) ?? 0) + 1);
+    return { id, cells, row: id + "\n" + times.get(id) };
+  });
   const body = table.tBodies[0];
-  const old = new Map([...body.rows].map((r) => [r.dataset.id, r]));
-  const next = rows.length ? rows : [{ id: "", cells: [empty] }];
-  next.forEach(({ id, cells }, i) => {
-    let row = old.get(id);
-    old.delete(id);
+  const wanted = new Set(next.map((n) => n.row));
+  for (const row of [...body.rows]) if (!wanted.has(row.dataset.row)) row.remove();
+  const old = new Map([...body.rows].map((r) => [r.dataset.row, r]));
+  next.forEach(({ id, cells, row: name }, i) => {
+    let row = old.get(name);
     if (!row) {
-      row = h("tr", { "data-id": id });
+      row = h("tr", { "data-row": name, "data-id": id });
       cells.forEach((_, j) => row.append(h("td", { "data-label": columns[j], colspan: id === "" ? columns.length : null })));
     }
     if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
@@ -43,7 +48,6 @@ export function fill(table, columns, rows, empty) {
       else if (!at.firstElementChild?.isEqualNode(cell)) at.replaceChildren(cell);
     });
   });
-  for (const row of old.values()) row.remove();
 }
 
 export const number = (n) => n.toLocaleString("en", { maximumFractionDigits: n < 10 ? 2 : n < 100 ? 1 : 0 });

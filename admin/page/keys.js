@@ -5,12 +5,14 @@ import { call } from "./api.js";
 
 const pageSize = 100;
 let pages = 1;
-let config; // what /api/config said last: for the ready curl
+let config; // what /api/config and /api/models said last: for the ready curl
 let models = [];
 
-// show lists the keys; c and m are what the other views know of configuration and models.
-export async function show(c, m) {
-  [config, models] = [c, m];
+// know takes those.
+export function know(c, m) { [config, models] = [c, m]; }
+
+// show lists the keys.
+export async function show() {
   let list = [];
   let more = true;
   for (let n = 0; n < pages && more; n++) {
@@ -49,6 +51,7 @@ function actions(k) {
 }
 
 let editing = null; // the key in the form; null for a new one
+let before = null; // what the form said when it opened
 
 function open(k) {
   editing = k;
@@ -63,6 +66,7 @@ function open(k) {
     $("key-expires").value = k.expires_at ? localTime(new Date(k.expires_at)) : "";
     $("key-disabled").checked = k.disabled;
   }
+  before = k && body();
   $("key-dialog").showModal();
 }
 
@@ -78,8 +82,7 @@ function body() {
     return text === "" ? null : /^\d+$/.test(text) ? Number(text) : text; // the gateway says what is wrong with it
   };
   const limits = { requests: whole("requests"), tokens: whole("tokens"), concurrent: whole("concurrent") };
-  const period = $("key-period").value.trim();
-  if (period !== "" && (limits.requests !== null || limits.tokens !== null)) limits.period = period;
+  if (limits.requests !== null || limits.tokens !== null) limits.period = $("key-period").value.trim() || "60s";
   const names = $("key-models").value.split(",").map((s) => s.trim()).filter(Boolean);
   const expires = $("key-expires").value;
   return {
@@ -88,17 +91,26 @@ function body() {
   };
 }
 
+// changed is what of after is not as in before: the rest may have been changed by somebody else meanwhile.
+function changed(before, after) {
+  const fields = Object.entries(after).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name]));
+  return Object.fromEntries(fields.map(([name, value]) => [name, name === "limits" ? changed(before.limits, value) : value]));
+}
+
 async function save(event) {
   event.preventDefault();
   const button = $("key-save");
   button.disabled = true;
   try {
-    const k = editing
-      ? await call("PATCH", `/api/keys/${encodeURIComponent(editing.id)}`, body())
-      : await call("POST", "/api/keys", body());
-    $("key-dialog").close();
-    await show(config, models);
-    if (!editing) reveal(k);
+    if (editing) {
+      await call("PATCH", `/api/keys/${encodeURIComponent(editing.id)}`, changed(before, body()));
+      $("key-dialog").close();
+    } else {
+      const made = await call("POST", "/api/keys", body());
+      $("key-dialog").close();
+      reveal(made);
+    }
+    void again();
   } catch (e) {
     $("key-error").textContent = e.message;
     const field = $("key-" + (e.param ?? "").replace(/^limits\./, "").replace("expires_at", "expires"));
@@ -106,6 +118,11 @@ async function save(event) {
   } finally {
     button.disabled = false;
   }
+}
+
+// again lists the keys now; if that fails, the next refresh says so.
+async function again() {
+  try { await show(); } catch { /* see above */ }
 }
 
 // reveal shows a secret, this once.
@@ -138,8 +155,8 @@ function confirm(title, words, yes, act) {
     try {
       const answer = await act();
       $("confirm-dialog").close();
-      await show(config, models);
       if (answer.key) reveal(answer);
+      void again();
     } catch (e) {
       $("confirm-error").textContent = e.message;
     } finally {
@@ -163,7 +180,7 @@ async function copy(event) {
 export function listen() {
   $("key-new").addEventListener("click", () => open(null));
   $("key-form").addEventListener("submit", save);
-  $("keys-more").addEventListener("click", () => { pages++; void show(config, models); });
+  $("keys-more").addEventListener("click", () => { pages++; void again(); });
   $("keys-table").addEventListener("click", (event) => {
     const action = event.target.dataset?.action;
     if (!action) return;
@@ -179,10 +196,4 @@ export function listen() {
   });
   for (const b of document.querySelectorAll("[data-copy]")) b.addEventListener("click", copy);
   $("secret-dialog").addEventListener("close", () => { $("secret").value = $("secret-curl").value = ""; });
-}
-
-export function forget() {
-  pages = 1;
-  byID = new Map();
-  $("keys-table").tBodies[0].replaceChildren();
 }

@@ -3,10 +3,13 @@
 const sample = /^(sluice_[a-z_]+)(?:\{(.*)\})? (\S+)/;
 const label = /([a-z_]+)="((?:[^"\\]|\\.)*)"/g;
 
-// parse returns samples by name: [{labels, value}].
-export function parse(text) {
+// parse returns samples by name: [{labels, value}]. wanted are the names that are looked at: with a thousand models
+// there are many others.
+export function parse(text, wanted) {
   const all = new Map();
   for (const line of text.split("\n")) {
+    const end = line.search(/[ {]/);
+    if (!wanted.has(line.slice(0, end))) continue;
     const m = sample.exec(line);
     if (!m) continue;
     const labels = {};
@@ -38,13 +41,15 @@ export class Window {
   // rates gives the increase per second of a counter, added up by what of(labels) returns.
   rates(name, filter, of) {
     const was = new Map((this.before.get(name) ?? []).map((s) => [key(s.labels), s.value]));
+    const now = (this.after.get(name) ?? []).filter((s) => matches(s.labels, filter));
+    // A process that has taken over, or has been started again, counts from zero, in every bucket of a histogram.
+    const series = (labels) => key({ ...labels, le: "" });
+    const anew = new Set(now.filter((s) => s.value < was.get(key(s.labels))).map((s) => series(s.labels)));
     const sums = new Map();
-    for (const { labels, value } of this.after.get(name) ?? []) {
-      if (!matches(labels, filter)) continue;
-      const old = was.get(key(labels)) ?? 0;
-      // A process that has taken over, or has been started again, counts from zero.
+    for (const { labels, value } of now) {
+      const old = anew.has(series(labels)) ? 0 : was.get(key(labels)) ?? 0;
       const group = of(labels);
-      sums.set(group, (sums.get(group) ?? 0) + (value < old ? value : value - old) / this.seconds);
+      sums.set(group, (sums.get(group) ?? 0) + (value - old) / this.seconds);
     }
     return sums;
   }

@@ -7,10 +7,15 @@ import { Window, gauges, parse, values } from "./metrics.js";
 const every = 2000; // of the scrapes, in milliseconds
 const over = 5; // scrapes: what rates and quantiles are taken over
 
+// What of /metrics is looked at.
+const series = new Set(["sluice_requests_total", "sluice_errors_total", "sluice_refused_total", "sluice_tokens_total",
+  "sluice_request_duration_seconds_bucket", "sluice_first_byte_seconds_bucket", "sluice_overhead_seconds_bucket",
+  "sluice_in_flight", "sluice_upstream_in_flight", "sluice_keys", "sluice_breaker_state"]);
+
 const perSecond = (n) => `${number(n)}/s`;
 
 let charts;
-let scrapes = [];
+const scrapes = []; // the newest
 
 function make() {
   const chart = (id, title, format) => new Chart($("charts"), { id, title, format });
@@ -25,29 +30,24 @@ function make() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => Object.values(charts).forEach((c) => c.restyle()));
   for (const id of ["filter-model", "filter-upstream"]) {
     $(id).addEventListener("change", () => {
-      Object.values(charts).forEach((c) => c.clear());
-      const kept = scrapes;
-      scrapes = [];
-      for (const s of kept) add(s);
+      Object.values(charts).forEach((c) => c.clear()); // what is shown from now on is something else
+      if (scrapes.length) draw(scrapes[scrapes.length - 1]);
     });
   }
 }
 
 export { every };
 
-// forget is for signing out: the next who signs in begins anew.
-export function forget() {
-  scrapes = [];
-  for (const c of Object.values(charts ?? {})) c.clear();
-}
-
 // show takes a scrape, and what /api/models said at the same moment.
 export function show(metrics, models) {
   if (!charts) make();
-  const samples = parse(metrics);
+  const samples = parse(metrics, series);
   choices($("filter-model"), models.map((m) => m.id));
   choices($("filter-upstream"), values(samples, "sluice_upstream_in_flight", "upstream"));
-  add({ at: Date.now(), samples, models });
+  const scrape = { at: Date.now(), samples, models };
+  scrapes.push(scrape);
+  if (scrapes.length > over + 1) scrapes.shift();
+  draw(scrape);
 }
 
 function choices(select, names) {
@@ -58,12 +58,10 @@ function choices(select, names) {
   select.value = wanted.includes(chosen) ? chosen : "";
 }
 
-function add(scrape) {
-  scrapes.push(scrape);
-  if (scrapes.length > 300) scrapes.shift();
+function draw(scrape) {
   if (scrapes.length < 2) return;
   const filter = { model: $("filter-model").value, upstream: $("filter-upstream").value };
-  const w = new Window(scrapes[Math.max(0, scrapes.length - 1 - over)], scrape);
+  const w = new Window(scrapes[0], scrape);
   const { at, samples, models } = scrape;
   const quantiles = (name) => new Map([["p50", w.quantile(name, 0.5, filter)], ["p99", w.quantile(name, 0.99, filter)]]);
   const duration99 = quantiles("sluice_request_duration_seconds");
