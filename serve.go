@@ -79,8 +79,10 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	end, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	if replaced {
-		operator.Shutdown(end) // first: what is asked there concerns the other process
+		var admin sync.WaitGroup
+		admin.Go(func() { operator.Shutdown(end) }) // now: what is asked there concerns the other process
 		gateway.Shutdown(end, most)
+		admin.Wait()
 	} else {
 		p.notify(daemon.SdNotifyStopping)
 		gateway.Shutdown(end, idleAtEnd)

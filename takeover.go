@@ -82,7 +82,10 @@ func replace(ctx context.Context, s *sockets, store *keys.Store) error {
 	if err != nil {
 		return fmt.Errorf("cannot start %s: %w", self, err)
 	}
-	kill := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	kill := context.AfterFunc(ctx, func() {
+		_ = cmd.Process.Kill()
+		_ = says.SetReadDeadline(time.Now().Add(time.Second)) // a child of its own may keep the other end
+	})
 	lines, gaveUp := bufio.NewScanner(says), false
 	for lines.Scan() {
 		switch {

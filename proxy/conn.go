@@ -126,6 +126,11 @@ func (t toClient) Write(b []byte) (int, error) { return t.conn.send(b) }
 func (c *clientConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.setReadBy(t)
+}
+
+// setReadBy is called with mu held.
+func (c *clientConn) setReadBy(t time.Time) error {
 	c.readBy = t
 	if c.expired {
 		c.expired = false
@@ -140,7 +145,7 @@ func (c *clientConn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
-	c.all.remove(c)
+	defer c.all.remove(c)
 	_ = c.SetReadDeadline(time.Time{}) // discard has its own
 	if s := c.streamed.Swap(nil); s != nil {
 		s.verdict <- true // what it writes fails: there is no head
@@ -284,19 +289,20 @@ func (p *Proxy) connState(c net.Conn, state fasthttp.ConnState) {
 	conn := c.(*clientConn)
 	switch state {
 	case fasthttp.StateNew, fasthttp.StateActive:
-		conn.setIdle(state == fasthttp.StateNew)
-		_ = c.SetReadDeadline(time.Now().Add(t.Header.Std()))
+		conn.setIdle(state == fasthttp.StateNew, t.Header.Std)
 	case fasthttp.StateIdle:
 		conn.linger.Store(false) // the request was read to its end
-		conn.setIdle(true)
-		_ = c.SetReadDeadline(time.Now().Add(min(t.Idle.Std(), time.Duration(p.lastIdle.Load()))))
+		conn.setIdle(true, func() time.Duration { return min(t.Idle.Std(), time.Duration(p.lastIdle.Load())) })
 	}
 }
 
-func (c *clientConn) setIdle(idle bool) {
+// setIdle notes whether a request has begun, and how long the next bytes may take. (If drain comes in between, it
+// sees the one with the other.)
+func (c *clientConn) setIdle(idle bool, limit func() time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.idle = idle
+	_ = c.setReadBy(time.Now().Add(limit()))
 }
 
 func (c *clientConn) isIdle() bool {

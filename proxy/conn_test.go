@@ -9,7 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -526,4 +529,70 @@ func TestBodyOfKnownLengthPassesAsItComes(t *testing.T) {
 	if resp.ContentLength != 10 {
 		t.Errorf("Content-Length %d", resp.ContentLength)
 	}
+}
+
+// starved is a listener that has no file descriptor for the first clients.
+type starved struct {
+	net.Listener
+	errors atomic.Int64
+}
+
+func (l *starved) Accept() (net.Conn, error) {
+	if n := l.errors.Add(1); n <= 3 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", []error{syscall.EMFILE, syscall.ECONNABORTED, syscall.ENFILE}[n-1])}
+	}
+	return l.Listener.Accept()
+}
+
+// TestAcceptGoesOn: without file descriptors the gateway waits for some, it does not end.
+func TestAcceptGoesOn(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := &starved{Listener: inner}
+	g := startOn(t, oneModel, "127.0.0.1:1", ln, nil)
+	g.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", inner.Addr().String())
+	}
+	if got := g.raw("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+		t.Errorf("%q", got)
+	}
+	if n := ln.errors.Load(); n < 4 {
+		t.Errorf("%d times accepted", n)
+	}
+}
+
+// TestDrainOfAPipeliningClient: what has been answered arrives, though more was asked.
+func TestDrainOfAPipeliningClient(t *testing.T) {
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, reply("200 OK", "application/json", `{"x":"`+strings.Repeat("x", 1<<20)+`"}`))
+	})
+	g := startTCP(t, oneModel, up.Address())
+	conn, err := g.dial(context.Background(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	one := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + g.secret + "\r\nContent-Length: 13\r\n\r\n" + `{"model":"m"}`
+	if _, err := io.WriteString(conn, strings.Repeat(one, 200)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is served", func() bool { return len(up.Requests()) > 0 })
+	down := make(chan struct{})
+	go func() { g.p.Shutdown(context.Background(), time.Minute); close(down) }()
+	eventually(t, "it is draining", func() bool { return !g.p.Ready() })
+	r := bufio.NewReader(conn)
+	for last := false; !last; {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, resp.Body); err != nil || n < 1<<20 {
+			t.Fatalf("an answer of %d bytes: %v", n, err)
+		}
+		last = resp.Close
+	}
+	conn.Close()
+	<-down
 }

@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sluice/limiter"
@@ -27,7 +30,9 @@ type conns struct {
 	ended  sync.Once
 	done   chan struct{}
 
-	stopped  sync.Once     // accepting
+	log      *slog.Logger
+	stopped  sync.Once // accepting
+	stopping chan struct{}
 	accepted chan struct{} // closed when nobody else comes
 	over     sync.Once
 	empty    chan struct{} // closed when nobody else comes and everybody has gone
@@ -37,8 +42,8 @@ type conns struct {
 	draining bool
 }
 
-func newConns(ln net.Listener, writeTimeout func() time.Duration, left func(), memory *limiter.Gate, each int64) *conns {
-	s := &conns{Listener: ln, writeTimeout: writeTimeout, left: left, memory: memory, each: each, set: map[*clientConn]struct{}{},
+func newConns(ln net.Listener, log *slog.Logger, writeTimeout func() time.Duration, left func(), memory *limiter.Gate, each int64) *conns {
+	s := &conns{Listener: ln, log: log, stopping: make(chan struct{}), writeTimeout: writeTimeout, left: left, memory: memory, each: each, set: map[*clientConn]struct{}{},
 		stop: make(chan struct{}), done: make(chan struct{}), accepted: make(chan struct{}), empty: make(chan struct{})}
 	go s.sweep()
 	return s
@@ -46,7 +51,10 @@ func newConns(ln net.Listener, writeTimeout func() time.Duration, left func(), m
 
 // Close stops accepting.
 func (s *conns) Close() (err error) {
-	s.stopped.Do(func() { err = s.Listener.Close() })
+	s.stopped.Do(func() {
+		close(s.stopping)
+		err = s.Listener.Close()
+	})
 	return err
 }
 
@@ -84,7 +92,7 @@ func (s *conns) emptied() {
 
 // Accept waits for a client.
 func (s *conns) Accept() (net.Conn, error) {
-	conn, err := s.Listener.Accept()
+	conn, err := s.accept()
 	if err != nil {
 		s.over.Do(func() { close(s.accepted) }) // the server does not ask again
 		return nil, err
@@ -95,6 +103,33 @@ func (s *conns) Accept() (net.Conn, error) {
 	s.mu.Unlock()
 	s.memory.Add(s.each)
 	return c, nil
+}
+
+// accept waits for a client. That there are no file descriptors or no memory for one, or that it has left
+// already, is no reason to end: the server would.
+func (s *conns) accept() (net.Conn, error) {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		conn, err := s.Listener.Accept()
+		if err == nil || !transient(err) {
+			return conn, err
+		}
+		if pause >= time.Second/4 {
+			s.log.Error("cannot accept connections; trying again", "error", err)
+		}
+		select {
+		case <-s.stopping:
+		case <-time.After(pause):
+		}
+	}
+}
+
+func transient(err error) bool {
+	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *conns) remove(c *clientConn) {

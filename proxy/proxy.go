@@ -132,7 +132,7 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 	if cfg.TLS != nil {
 		each += tlsMemory
 	}
-	p.conns = newConns(ln,
+	p.conns = newConns(ln, p.log,
 		func() time.Duration { return p.snapshot.Load().config.Timeouts.Client.Write.Std() },
 		p.metrics.CancelledUpstreams.Inc, &p.memory, each)
 	p.server = &fasthttp.Server{
@@ -223,6 +223,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 func (p *Proxy) closeIfDraining(ctx *fasthttp.RequestCtx) {
 	if p.draining.Load() {
 		ctx.SetConnectionClose()
+		ctx.Conn().(*clientConn).linger.Store(true) // it may have sent the next already
 	}
 }
 
