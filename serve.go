@@ -38,7 +38,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 	started := time.Now()
 	clock := func() time.Duration { return time.Since(started) }
-	store, err := keys.Open(cfg.Keys.Store, clock)
+	store, err := openStore(cfg.Keys.Store, clock, log)
 	if err != nil {
 		return err
 	}
@@ -56,6 +56,12 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	m.Loaded(true, 1, live.Status().LoadedAt)
 	m.Certificates(func() map[string]time.Time { return certificateEnds(live.Status().Config) })
 	m.Build(version())
+	if _, shared := store.Sharing(); shared {
+		m.Sharing(func() metrics.Sharing {
+			s, _ := store.Sharing()
+			return metrics.Sharing{Answers: s.Answers, Silent: s.Silent, Nodes: s.Nodes}
+		})
+	}
 
 	open, err := listen(cfg, log)
 	if err != nil {
@@ -90,6 +96,13 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 	log.Info("sluice has ended")
 	return err
+}
+
+func openStore(at config.Location, clock func() time.Duration, log *slog.Logger) (*keys.Store, error) {
+	if at.Shared() {
+		return keys.OpenShared(string(at), clock, log)
+	}
+	return keys.Open(string(at), clock)
 }
 
 // running is what attend looks after.

@@ -91,7 +91,7 @@ func replace(ctx context.Context, s *sockets, store *keys.Store) error {
 		switch {
 		case lines.Text() == saysLoaded && !gaveUp:
 			gaveUp = true
-			err = store.Close()
+			err = store.GiveUp()
 		case lines.Text() == saysServing && kill():
 			return cmd.Process.Release()
 		}
@@ -99,7 +99,7 @@ func replace(ctx context.Context, s *sockets, store *keys.Store) error {
 	err = errors.Join(fmt.Errorf("the new process ended before it served (%w); its log says why", cmp.Or(cmd.Wait(), errEnded)), context.Cause(ctx), err)
 	kill()
 	if gaveUp {
-		err = errors.Join(err, store.Reopen())
+		err = errors.Join(err, store.TakeBack())
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,11 +17,12 @@ const minAdminToken = 16
 var (
 	upstreamName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	// A model's name travels in a header, where , and ; have a meaning.
-	modelName  = regexp.MustCompile(`^[!-+\--:<-~]{1,200}$`)
-	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
-	fieldName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
-	portNumber = regexp.MustCompile(`^[0-9]{1,5}$`)
-	pathName   = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
+	modelName      = regexp.MustCompile(`^[!-+\--:<-~]{1,200}$`)
+	headerName     = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")
+	fieldName      = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
+	portNumber     = regexp.MustCompile(`^[0-9]{1,5}$`)
+	databaseNumber = regexp.MustCompile(`^(/[0-9]{1,4})?/?$`)
+	pathName       = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
 )
 
 // ownHeaders are put in by the gateway itself; a configured value would break framing
@@ -45,9 +47,7 @@ func (d *decoder) check(cfg *Config) {
 	}
 	d.checkTLS("tls", cfg.TLS)
 	d.checkTLS("admin.tls", cfg.Admin.TLS)
-	if cfg.Keys.Store == "" {
-		d.find("keys.store", "must name a file")
-	}
+	d.checkStore("keys.store", cfg.Keys.Store)
 	d.checkSize("limits.body", cfg.Limits.Body, 1<<10, 1<<30)
 	d.checkSize("limits.response", cfg.Limits.Response, 1<<10, 1<<30)
 	d.checkSize("limits.head", cfg.Limits.Head, 4<<10, 1<<20)
@@ -80,6 +80,17 @@ func (d *decoder) checkAddress(path, address string) {
 	n, perr := strconv.Atoi(port)
 	if err != nil || perr != nil || n > 65535 || !portNumber.MatchString(port) {
 		d.find(path, `must be "host:port" or ":port", not %s`, d.shown(path, address))
+	}
+}
+
+func (d *decoder) checkStore(path string, store Location) {
+	switch u, err := url.Parse(string(store)); {
+	case store == "":
+		d.find(path, "must name a file, or the URL of a shared store such as redis://host:6379/0")
+	case !store.Shared():
+	case err != nil, u.Scheme != "redis" && u.Scheme != "rediss", u.Hostname() == "", u.Fragment != "",
+		!databaseNumber.MatchString(u.Path): // not quoted: a password may be in it
+		d.find(path, "must be a URL such as redis://host:6379/0 or rediss://user:password@host:6379/0")
 	}
 }
 

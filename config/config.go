@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -38,7 +39,7 @@ type Admin struct {
 
 // Keys is where gateway keys are kept.
 type Keys struct {
-	Store string `json:"store"`
+	Store Location `json:"store"`
 	// DefaultReservation is what a request that names no cap of its own on what is generated is
 	// taken to use of its key's tokens until that is known.
 	DefaultReservation int `json:"default_reservation"`
@@ -245,6 +246,25 @@ func (u URL) String() string {
 
 // MarshalText hides the user info from JSON and from log/slog.
 func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+// Location is a file, or the redis:// or rediss:// URL of a store that several nodes share, which is
+// printed without its user info.
+type Location string
+
+// Shared reports whether it is a URL.
+func (l Location) Shared() bool { return strings.Contains(string(l), "://") }
+
+func (l Location) String() string {
+	if u, err := url.Parse(string(l)); l.Shared() && err == nil {
+		return URL{*u}.String()
+	} else if l.Shared() {
+		return redacted
+	}
+	return string(l)
+}
+
+// MarshalText hides the user info from JSON and from log/slog.
+func (l Location) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
 // MaxRetriesFor is how often a failed try of model may be repeated.
 func (c *Config) MaxRetriesFor(model *Model) int {

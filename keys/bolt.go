@@ -159,8 +159,9 @@ func (b *boltFile) update(f func(tx *bbolt.Tx) error) error {
 
 func (b *boltFile) close() error { return b.db.Close() }
 
-// reopen takes the file back after close, if nobody has changed it since.
-func (b *boltFile) reopen() error {
+func (b *boltFile) giveUp() error { return b.db.Close() }
+
+func (b *boltFile) takeBack() error {
 	db, err := bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: lockWait})
 	if err != nil {
 		return fmt.Errorf("cannot open key store again: %w", err)

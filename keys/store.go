@@ -22,8 +22,9 @@ var ErrUnavailable = errors.New("the key store cannot be written to now")
 // Store has the keys: in an index in memory, which reads go to without a lock, and where they are
 // kept. A change is kept before it takes effect.
 type Store struct {
-	now  func() time.Duration
-	kept keeper
+	now    func() time.Duration
+	kept   keeper
+	shared *shared // nil for the embedded store
 
 	mu     sync.Mutex // one change at a time
 	byHash *xsync.Map[Hash, *Key]
@@ -35,8 +36,10 @@ type keeper interface {
 	// put writes a record over the one of revision rev, 0 for none, and returns its own revision.
 	put(r *record, rev uint64) (uint64, error)
 	remove(id string, rev uint64) error
+	// giveUp lets another process have it, and takeBack has it again if that has not come to be.
+	giveUp() error
+	takeBack() error
 	close() error
-	reopen() error
 }
 
 // record is a key as it is kept.
@@ -79,6 +82,9 @@ func (s *Store) index(spec *Spec, hash Hash, rev uint64) {
 	k, known := s.byID.Load(spec.ID)
 	if !known {
 		k = new(Key)
+		if s.shared != nil {
+			k.lend(&s.shared.leases, spec.ID)
+		}
 	}
 	k.rev = rev
 	if known && k.hash != hash {
@@ -90,19 +96,38 @@ func (s *Store) index(spec *Spec, hash Hash, rev uint64) {
 	s.byHash.Store(hash, k)
 }
 
-// Close gives up the file, so that another process can have it. Lookups go on working; changes are
-// refused with ErrUnavailable.
-func (s *Store) Close() error {
+// Close ends the store. Lookups go on working; changes are refused with ErrUnavailable.
+func (s *Store) Close() error { return s.kept.close() }
+
+// GiveUp lets another process on this machine have the store, if only one can. Lookups go on working;
+// changes are refused with ErrUnavailable.
+func (s *Store) GiveUp() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept.close()
+	return s.kept.giveUp()
 }
 
-// Reopen takes it back after Close.
-func (s *Store) Reopen() error {
+// TakeBack takes it back after GiveUp.
+func (s *Store) TakeBack() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept.reopen()
+	return s.kept.takeBack()
+}
+
+// Sharing is how a store that several nodes use is doing.
+type Sharing struct {
+	Answers bool          // or does not
+	Silent  time.Duration // since it last did
+	Nodes   int64         // this one among them, when it last did
+}
+
+// Sharing reports how the shared store is doing; false for the embedded one.
+func (s *Store) Sharing() (Sharing, bool) {
+	r := s.shared
+	if r == nil {
+		return Sharing{}, false
+	}
+	return Sharing{!r.away.Load(), s.now() - time.Duration(r.lastHeard.Load()), r.nodes.Load()}, true
 }
 
 // Count is how many keys there are.

@@ -249,7 +249,7 @@ func TestStoreGivenUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	s := open(t, path)
 	made, secret := create(t, s, Spec{Name: "x"})
-	if err := s.Close(); err != nil {
+	if err := s.GiveUp(); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err := s.Create(Spec{Name: "y"})
@@ -263,7 +263,7 @@ func TestStoreGivenUp(t *testing.T) {
 	if keys, _ := s.List(10, ""); len(keys) != 1 {
 		t.Errorf("%d keys", len(keys))
 	}
-	if err := s.Reopen(); err != nil {
+	if err := s.TakeBack(); err != nil {
 		t.Fatal(err)
 	}
 	create(t, s, Spec{Name: "y"})

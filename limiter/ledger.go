@@ -67,11 +67,16 @@ func (l *Ledger) setPeriod(period, now time.Duration) {
 // Reserve charges amount, or the whole limit if that is less, if there is room for it. The
 // Charge of one that was admitted is settled once.
 func (l *Ledger) Reserve(now time.Duration, amount int64) (c Charge, s State, admitted bool) {
+	return l.ReserveWithin(now, amount, MaxLimit)
+}
+
+// ReserveWithin is Reserve with another limit, where that is less.
+func (l *Ledger) ReserveWithin(now time.Duration, amount, limit int64) (c Charge, s State, admitted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.advance(now)
 	amount = min(amount, l.limit)
-	if l.used+amount > l.limit {
+	if l.used+amount > min(limit, l.limit) {
 		return Charge{}, l.state(now, amount), false
 	}
 	l.spent[l.at&ringMask] += amount

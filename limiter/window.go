@@ -104,12 +104,16 @@ func (w *Window) Period() time.Duration { return w.period }
 func (w *Window) SetLimit(limit int64) { w.limit.Store(limit) }
 
 // Allow admits one, or says when one will be. The error is nil or ErrFrozen.
-func (w *Window) Allow(now time.Duration) (State, bool, error) {
+func (w *Window) Allow(now time.Duration) (State, bool, error) { return w.AllowWithin(now, MaxLimit) }
+
+// AllowWithin is Allow with another limit, where that is less.
+func (w *Window) AllowWithin(now time.Duration, limit int64) (State, bool, error) {
 	for decision := now; ; {
 		v, err := w.view(decision)
 		if err != nil {
 			return State{}, false, err
 		}
+		v.limit = min(v.limit, limit)
 		if v.used < v.limit {
 			if !w.word.CompareAndSwap(v.word, pack(v.at, v.count+1)) {
 				continue

@@ -281,6 +281,39 @@ func (read certificates) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
+// Sharing is what the gauges show of a key store that several nodes share.
+type Sharing struct {
+	Answers bool
+	Silent  time.Duration
+	Nodes   int64
+}
+
+// Sharing exports what read tells whenever it is asked for.
+func (m *Metrics) Sharing(read func() Sharing) { m.Registry.MustRegister(sharing(read)) }
+
+type sharing func() Sharing
+
+var (
+	sharedUp     = prometheus.NewDesc("sluice_shared_store_up", "1 if the shared key store answers, 0 if keys are held to what this node knows.", nil, nil)
+	sharedSilent = prometheus.NewDesc("sluice_shared_store_silent_seconds", "How long ago the shared key store was last heard.", nil, nil)
+	sharedNodes  = prometheus.NewDesc("sluice_shared_store_nodes", "Nodes that share the key store, as last heard.", nil, nil)
+)
+
+// Describe names the series.
+func (sharing) Describe(to chan<- *prometheus.Desc) {
+	to <- sharedUp
+	to <- sharedSilent
+	to <- sharedNodes
+}
+
+// Collect reads them.
+func (read sharing) Collect(to chan<- prometheus.Metric) {
+	s := read()
+	to <- prometheus.MustNewConstMetric(sharedUp, prometheus.GaugeValue, map[bool]float64{true: 1}[s.Answers])
+	to <- prometheus.MustNewConstMetric(sharedSilent, prometheus.GaugeValue, s.Silent.Seconds())
+	to <- prometheus.MustNewConstMetric(sharedNodes, prometheus.GaugeValue, float64(s.Nodes))
+}
+
 // Build exports what this program is.
 func (m *Metrics) Build(version string) {
 	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

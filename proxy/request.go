@@ -183,9 +183,19 @@ func (r *request) admit() *failure {
 }
 
 func (r *request) overRequests(state *limiter.State) *failure {
+	if r.key.Uncounted() {
+		return r.uncounted(state)
+	}
 	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d requests per %s (limits.requests); try again in %s",
 		state.Limit, r.period(), state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
+	return f
+}
+
+// uncounted is for a key of which nobody knows what other nodes have spent.
+func (r *request) uncounted(state *limiter.State) *failure {
+	f := refusal(overloaded, "", "the key's limits cannot be counted now: the store that the gateway's nodes share does not answer; try again in %s", state.RetryAfter.Round(time.Second))
+	f.retryAfter = max(time.Second, min(state.RetryAfter, 5*time.Second)) // it may answer again before
 	return f
 }
 

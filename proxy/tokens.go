@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fastjson"
 
+	"sluice/keys"
 	"sluice/limiter"
 	"sluice/pool"
 )
@@ -17,7 +18,7 @@ import (
 type tokens struct {
 	limited bool // the key has such a limit, and this is its state
 	state   limiter.State
-	charge  limiter.Charge
+	charge  keys.Charge
 	prompt  int64 // what the body is taken for
 
 	// of the answer
@@ -57,6 +58,9 @@ func (r *request) needs() int64 {
 func (r *request) overTokens() *failure {
 	t := &r.tokens
 	state := &t.state
+	if r.key.Uncounted() {
+		return r.uncounted(state)
+	}
 	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
 		state.Limit, r.period(), min(r.needs(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter

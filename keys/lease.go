@@ -1,0 +1,377 @@
+package keys
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"sluice/limiter"
+)
+
+// leases are the parts of keys' limits that this node may spend without asking.
+type leases struct {
+	of *shared
+
+	declaring atomic.Bool // what was spent
+
+	mu     sync.Mutex
+	active map[*share]struct{} // that have something to give back, or to say
+}
+
+// kind is what a share is of.
+type kind string
+
+const (
+	ofRequests kind = "requests:"
+	ofTokens   kind = "tokens:"
+)
+
+// share is this node's part of one limit of one key.
+type share struct {
+	of   *leases
+	name string // of the window in Redis
+
+	lease   atomic.Pointer[limiter.Lease]
+	asked   atomic.Bool
+	free    atomic.Int64 // what others may still lease, when it was last asked
+	refused atomic.Int64 // until when nothing is asked, on the store's clock
+
+	mu    sync.Mutex // one asks at a time
+	ends  int64      // the 80th of a period in which the lease ends
+	got   int64      // when it began
+	want  int64
+	back  map[int64]int64 // what is to be given back, by its 80th
+	extra int64           // spent without a lease
+	shape window          // as it was last asked for
+}
+
+// window is the limit of which a share is.
+type window struct {
+	period time.Duration
+	limit  int64
+}
+
+// leaseTime is how long a lease of a limit with that period holds.
+func leaseTime(period time.Duration) time.Duration { return min(period/40, 5*time.Second) }
+
+func (l *leases) share(k kind, id string) *share {
+	return &share{of: l, name: redisWindows + string(k) + id, want: 1}
+}
+
+// taken is the outcome of take.
+type taken uint8
+
+const (
+	granted   taken = iota
+	exhausted       // the limit is
+	uncounted       // Redis does not answer, and nothing may be spent yet without it
+	alone           // Redis does not answer: the node's own share counts
+)
+
+// take spends amount of w, asking for a lease if what there is does not do. retry is how long until it is worth
+// trying again.
+func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
+	now := s.of.of.store.now()
+	if l := s.lease.Load(); l != nil && l.Take(now, amount) {
+		return granted, l, 0
+	}
+	if until := time.Duration(s.refused.Load()); now < until {
+		return exhausted, nil, until - now
+	}
+	if s.of.of.away.Load() {
+		return s.withoutRedis(w, now)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now = s.of.of.store.now()
+	if l := s.lease.Load(); l != nil && l.Take(now, amount) { // somebody else has asked
+		return granted, l, 0
+	}
+	if until := time.Duration(s.refused.Load()); now < until {
+		return exhausted, nil, until - now
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
+	defer cancel()
+	retry, err := s.ask(ctx, w, amount)
+	if err != nil {
+		s.of.of.lost(err)
+		return s.withoutRedis(w, now)
+	}
+	if l := s.lease.Load(); l != nil && l.Take(s.of.of.store.now(), amount) {
+		return granted, l, 0
+	}
+	return exhausted, nil, retry
+}
+
+// withoutRedis is what holds while Redis does not answer: what others may have spent in the last period is not
+// known, so nothing is spent for one; then each node has its part.
+func (s *share) withoutRedis(w window, now time.Duration) (taken, *limiter.Lease, time.Duration) {
+	if until := time.Duration(s.of.of.lastHeard.Load()) + w.period + leaseTime(w.period); now < until {
+		return uncounted, nil, until - now
+	}
+	if s.of.declaring.Load() {
+		return uncounted, nil, beatEvery
+	}
+	return alone, nil, 0
+}
+
+// uncounted reports whether nothing may be spent of w now, though it may not be used up.
+func (s *share) uncounted(w window) bool {
+	if !s.of.of.away.Load() {
+		return false
+	}
+	t, _, _ := s.withoutRedis(w, s.of.of.store.now())
+	return t == uncounted
+}
+
+// alone is this node's part of limit while Redis does not answer.
+func (s *share) alone(limit int64) int64 { return limit / s.of.of.nodes.Load() }
+
+// left is what may still be spent, here and elsewhere, as far as is known.
+func (s *share) left() int64 {
+	n := s.free.Load()
+	if l := s.lease.Load(); l != nil {
+		n += l.Left()
+	}
+	return n
+}
+
+// adjust makes of what this node has spent itself what is left of what all may spend. s may be nil.
+func (s *share) adjust(state limiter.State, now time.Duration) limiter.State {
+	if s == nil {
+		return state
+	}
+	if until := time.Duration(s.refused.Load()); now < until {
+		state.Remaining, state.RetryAfter = 0, until-now
+	} else if s.asked.Load() {
+		state.Remaining = min(state.Remaining, max(1, s.left()))
+	}
+	return state
+}
+
+// ask asks for a lease of amount at least, with mu held.
+func (s *share) ask(ctx context.Context, w window, amount int64) (retry time.Duration, err error) {
+	r := s.of.of
+	now := r.store.now()
+	if old := s.lease.Swap(nil); old != nil {
+		left := old.End()
+		if left > 0 {
+			s.comesBack(left)
+		}
+		if used := s.got - left; left > 0 {
+			s.want = max(1, used+used/4)
+		} else {
+			s.want = min(2*s.want, w.limit) // spent before its end
+		}
+	}
+	want := max(amount, s.want)
+	answer, err := s.send(ctx, w, amount, want)
+	if err != nil {
+		return 0, err
+	}
+	s.asked.Store(true)
+	s.free.Store(answer[2])
+	if answer[0] > 0 {
+		s.got, s.ends = answer[0], answer[1]
+		s.lease.Store(limiter.NewLease(answer[0], now+leaseTime(w.period))) // since before it was asked for
+		s.of.note(s)
+		return 0, nil
+	}
+	// Others may give something back before; so it is asked for again before long.
+	retry = time.Duration(answer[3]) * time.Millisecond
+	pause := min(retry, max(w.period/400, time.Millisecond))
+	s.refused.Store(int64(r.store.now() + pause))
+	return retry, nil
+}
+
+// send asks Redis, and says what comes back and what was spent without a lease. With mu held.
+func (s *share) send(ctx context.Context, w window, least, want int64) ([]int64, error) {
+	r := s.of.of
+	s.shape = w
+	era := r.era.Load()
+	if era == nil {
+		return nil, errAnswer
+	}
+	args := make([]string, 0, 8+2*len(s.back))
+	number := func(n int64) { args = append(args, strconv.FormatInt(n, 10)) }
+	args = append(args, *era)
+	number(w.period.Milliseconds())
+	number(w.limit)
+	number(least)
+	number(want)
+	number(leaseTime(w.period).Milliseconds())
+	number(r.nodes.Load())
+	number(s.extra)
+	for ends, n := range s.back {
+		number(ends)
+		number(n)
+	}
+	answer, err := leaseScript.Exec(ctx, r.client, []string{s.name, redisEra}, args).AsIntSlice()
+	switch {
+	case err != nil:
+		return nil, err
+	case len(answer) != 4:
+		return nil, errAnswer
+	case answer[0] < 0: // a new era: it is told of at the next beat
+		return []int64{0, 0, 0, beatEvery.Milliseconds()}, nil
+	}
+	clear(s.back)
+	s.extra = 0
+	return answer, nil
+}
+
+var errAnswer = errorString("the shared key store's answer has another shape")
+
+type errorString string
+
+func (e errorString) Error() string { return string(e) }
+
+// give puts back what was taken of lease and not used.
+func (s *share) give(lease *limiter.Lease, amount int64) {
+	if lease == nil || amount <= 0 || lease.Give(s.of.of.store.now(), amount) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease.Load() == lease { // it is over, and its end is known
+		s.comesBack(amount)
+		s.of.note(s)
+	} // else it stays counted until it is forgotten: a little too strict
+}
+
+// comesBack notes what is to be given back of the lease. With mu held.
+func (s *share) comesBack(amount int64) {
+	if s.back == nil {
+		s.back = map[int64]int64{}
+	}
+	s.back[s.ends] += amount
+}
+
+// overspent notes what was used beyond what was taken.
+func (s *share) overspent(amount int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.extra += amount
+	s.of.note(s)
+}
+
+// note has sweep look at s.
+func (l *leases) note(s *share) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.active == nil {
+		l.active = map[*share]struct{}{}
+	}
+	l.active[s] = struct{}{}
+}
+
+func (l *leases) list() []*share {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*share, 0, len(l.active))
+	for s := range l.active {
+		all = append(all, s)
+	}
+	return all
+}
+
+// sweep gives back what is left of leases that are over, and says what was spent without one.
+func (l *leases) sweep(ctx context.Context) {
+	now := l.of.store.now()
+	for _, s := range l.list() {
+		if ctx.Err() != nil || l.of.away.Load() {
+			return
+		}
+		s.settle(ctx, func(lease *limiter.Lease) bool { return lease.Over(now) })
+	}
+}
+
+// settle gives back what is over, and forgets s if nothing is left to be said of it.
+func (s *share) settle(ctx context.Context, over func(*limiter.Lease) bool) {
+	ctx, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lease := s.lease.Load()
+	if lease != nil && !over(lease) {
+		return
+	}
+	if lease != nil {
+		if left := lease.End(); left > 0 {
+			s.comesBack(left)
+			s.want = max(1, s.got-left)
+		}
+		s.lease.Store(nil)
+	}
+	if len(s.back) > 0 || s.extra > 0 {
+		answer, err := s.send(ctx, s.shape, 0, 0)
+		if err != nil {
+			s.of.of.lost(err)
+			return
+		}
+		s.free.Store(answer[2])
+		s.refused.Store(0)
+	}
+	s.of.mu.Lock()
+	delete(s.of.active, s)
+	s.of.mu.Unlock()
+}
+
+// giveAllBack is for the end of the process.
+func (l *leases) giveAllBack() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, s := range l.list() {
+		if l.of.away.Load() {
+			return
+		}
+		s.settle(ctx, func(*limiter.Lease) bool { return true })
+	}
+}
+
+// declare says in a new era what this node has spent within the last period of each key. Its leases of the
+// era before hold no more.
+func (l *leases) declare(era string) error {
+	l.declaring.Store(true)
+	defer l.declaring.Store(false)
+	r := l.of
+	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
+	defer cancel()
+	var all []rueidis.LuaExec
+	r.store.byID.Range(func(_ string, k *Key) bool {
+		for _, s := range k.shares() {
+			s.endEra()
+		}
+		for _, spent := range k.spent(r.store.now()) {
+			if spent.amount > 0 {
+				all = append(all, rueidis.LuaExec{Keys: []string{spent.share.name, redisEra}, Args: []string{era, millis(spent.period),
+					strconv.FormatInt(spent.limit, 10), "0", "0", millis(leaseTime(spent.period)), "1", strconv.FormatInt(spent.amount, 10)}})
+			}
+		}
+		return true
+	})
+	if len(all) == 0 {
+		return nil
+	}
+	for _, answer := range leaseScript.ExecMulti(ctx, r.client, all...) {
+		if err := answer.Error(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *share) endEra() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lease := s.lease.Swap(nil); lease != nil {
+		lease.End()
+	}
+	clear(s.back)
+	s.extra = 0
+	s.refused.Store(0)
+}

@@ -1,0 +1,328 @@
+package keys
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/puzpuzpuz/xsync/v4"
+	"github.com/redis/rueidis"
+)
+
+const (
+	// beatEvery is how often a node says that it lives, and learns what has changed.
+	beatEvery = 500 * time.Millisecond
+	// beatWait is how long it waits for the answer, and leaseWait for that to a request for a lease.
+	beatWait, leaseWait = 400 * time.Millisecond, 250 * time.Millisecond
+	// cutOff is after how long without an answer a node takes itself for cut off: others cannot count on it,
+	// and what it spends is not counted.
+	cutOff = 2 * time.Second
+	// settleTime is how long nodes have to say what they have spent when a new era begins.
+	settleTime = 2 * time.Second
+	// missedAfter is after how long the others do not count a node any more.
+	missedAfter = 10 * time.Second
+	// changeWait bounds a change of a key.
+	changeWait = 5 * time.Second
+	// batch is how many records are read at a time.
+	batch = 500
+)
+
+// shared is where several nodes keep keys together, and count what they spend: Redis, or what speaks
+// as it does.
+type shared struct {
+	store  *Store
+	client rueidis.Client
+	log    *slog.Logger
+	node   string
+	seen   atomic.Uint64 // version of the keys up to which the index has all changes
+
+	lastHeard atomic.Int64 // on the store's clock
+	nodes     atomic.Int64 // as last heard
+	away      atomic.Bool  // Redis does not answer
+	era       atomic.Pointer[string]
+
+	syncing sync.Mutex // one round of sync at a time
+	leases  leases
+
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// OpenShared opens a store that other nodes use too, at a redis:// or rediss:// URL, and loads every
+// key. It follows the others' changes until Close.
+func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store, error) {
+	option, err := rueidis.ParseURL(url)
+	if err != nil {
+		return nil, errors.New("cannot read keys.store: it must be a URL such as redis://host:6379/0") // not quoted: a password may be in it
+	}
+	option.DisableCache, option.ForceSingleClient = true, true
+	option.ClientName = "sluice"
+	option.Dialer.Timeout, option.ConnWriteTimeout = 2*time.Second, 2*time.Second
+	client, err := rueidis.NewClient(option)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the shared key store: %w", err)
+	}
+	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
+	r := &shared{store: s, client: client, log: log, node: randomID(), done: make(chan struct{})}
+	r.leases.of = r
+	s.kept, s.shared = r, r
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	if err := cmp.Or(r.sync(ctx), r.beat(ctx)); err != nil {
+		stop()
+		client.Close()
+		return nil, fmt.Errorf("cannot load the shared key store: %w", err)
+	}
+	go r.live(ctx)
+	return s, nil
+}
+
+func randomID() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// live beats until Close.
+func (r *shared) live(ctx context.Context) {
+	defer close(r.done)
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
+			r.lost(err)
+		}
+		r.leases.sweep(ctx)
+	}
+}
+
+// lost notes that Redis does not answer.
+func (r *shared) lost(err error) {
+	if !r.away.Swap(true) {
+		r.log.Error("the shared key store does not answer; keys that are known go on working, on what is left of their leases, then on a share of their limits", "error", err)
+	}
+}
+
+// beat says that this node lives, and deals with what it hears.
+func (r *shared) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, beatWait)
+	defer cancel()
+	known, cut := r.era.Load(), "0"
+	if known != nil && r.store.now()-time.Duration(r.lastHeard.Load()) > cutOff {
+		cut = "1"
+	}
+	answer, err := beatScript.Exec(ctx, r.client, []string{redisNodes, redisEra, redisVersion},
+		[]string{r.node, cut, randomID(), millis(settleTime), millis(missedAfter), flag(known != nil)}).ToArray()
+	if err != nil {
+		return err
+	}
+	if len(answer) != 4 {
+		return errors.New("an answer of another shape")
+	}
+	era, err := answer[0].ToString()
+	nodes, nerr := answer[2].AsInt64()
+	version, verr := answer[3].AsInt64()
+	if err := errors.Join(err, nerr, verr); err != nil {
+		return err
+	}
+	r.nodes.Store(max(1, nodes))
+	if known != nil && *known != era {
+		// What was spent of late is not counted in the new era. Until it is, nothing is spent here.
+		if err := r.leases.declare(era); err != nil {
+			return err
+		}
+		r.log.Warn("a new era of the shared key store: it was emptied, or a node was cut off", "nodes", nodes)
+	}
+	r.era.Store(&era)
+	r.lastHeard.Store(int64(r.store.now()))
+	if r.away.Swap(false) {
+		r.log.Info("the shared key store answers again", "nodes", nodes)
+	}
+	switch seen := r.seen.Load(); {
+	case uint64(version) < seen:
+		return r.restore(context.WithoutCancel(ctx), seen)
+	case uint64(version) > seen:
+		return r.sync(context.WithoutCancel(ctx))
+	}
+	return nil
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+func flag(is bool) string {
+	if is {
+		return "1"
+	}
+	return "0"
+}
+
+// sync reads what has changed.
+func (r *shared) sync(ctx context.Context) error {
+	r.syncing.Lock()
+	defer r.syncing.Unlock()
+	for {
+		ctx, cancel := context.WithTimeout(ctx, changeWait)
+		answer, err := sinceScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
+			[]string{strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(batch), keptDeleted}).AsStrSlice()
+		if err == nil && len(answer) > 2 && answer[1] == "1" {
+			err = r.forgetUnknown(ctx)
+		}
+		cancel()
+		if err != nil {
+			return err
+		}
+		more, err := r.apply(answer)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// apply has an answer of sinceScript take effect, and reports whether there is more.
+func (r *shared) apply(answer []string) (more bool, err error) {
+	bad := errors.New("an answer of another shape")
+	if len(answer) < 3 {
+		return false, bad
+	}
+	version, verr := strconv.ParseUint(answer[0], 10, 64)
+	gone, gerr := strconv.Atoi(answer[2])
+	if verr != nil || gerr != nil || len(answer) < 3+gone || (len(answer)-3-gone)%3 != 0 {
+		return false, bad
+	}
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	for _, id := range answer[3 : 3+gone] {
+		if k, ok := r.store.byID.Load(id); ok {
+			r.store.forget(k)
+		}
+	}
+	records := answer[3+gone:]
+	for i := 0; i < len(records); i += 3 {
+		rev, err := strconv.ParseUint(records[i+1], 10, 64)
+		if err != nil {
+			return false, bad
+		}
+		if k, ok := r.store.byID.Load(records[i]); ok && k.rev >= rev {
+			continue // this node's own change
+		}
+		if err := r.store.load(records[i], []byte(records[i+2]), rev); err != nil {
+			r.log.Error("a key of the shared store cannot be used", "id", records[i], "error", err)
+		}
+	}
+	r.seen.Store(max(r.seen.Load(), version))
+	return len(records) == 3*batch, nil
+}
+
+// forgetUnknown drops keys that the store does not have: it has forgotten when they were deleted.
+func (r *shared) forgetUnknown(ctx context.Context) error {
+	ids, err := r.client.Do(ctx, r.client.B().Hkeys().Key(redisRecords).Build()).AsStrSlice()
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		there[id] = true
+	}
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	r.store.byID.Range(func(id string, k *Key) bool {
+		if !there[id] {
+			r.store.forget(k)
+		}
+		return true
+	})
+	return nil
+}
+
+// restore gives the store back what it has lost: it is at an older version than this node has seen.
+func (r *shared) restore(ctx context.Context, seen uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	r.log.Error("the shared key store has lost changes; it is given what this node knows", "version", seen)
+	gathered := "sluice:restore:" + r.node
+	r.store.mu.Lock()
+	var commands rueidis.Commands
+	commands = append(commands, r.client.B().Del().Key(gathered).Build())
+	var err error
+	r.store.byID.Range(func(id string, k *Key) bool {
+		var value []byte
+		if value, err = json.Marshal(k.record()); err != nil {
+			return false
+		}
+		commands = append(commands, r.client.B().Hset().Key(gathered).FieldValue().FieldValue(id, fmt.Sprintf("%d %s", k.rev, value)).Build())
+		return true
+	})
+	r.store.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	commands = append(commands, r.client.B().Expire().Key(gathered).Seconds(600).Build())
+	for _, answer := range r.client.DoMulti(ctx, commands...) {
+		if err := answer.Error(); err != nil {
+			return err
+		}
+	}
+	return restoreScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted, gathered},
+		[]string{strconv.FormatUint(seen, 10)}).Error()
+}
+
+// put writes a record, if nobody else has changed it since rev.
+func (r *shared) put(rec *record, rev uint64) (uint64, error) {
+	value, err := json.Marshal(rec)
+	if err != nil {
+		return 0, err
+	}
+	return r.change(rec.ID, rev, string(value))
+}
+
+func (r *shared) remove(id string, rev uint64) error {
+	_, err := r.change(id, rev, "")
+	return err
+}
+
+// errChanged is of a key that another node has changed.
+var errChanged = errors.New("another node has changed this key at the same moment; try again")
+
+// change is called with the store's mu held.
+func (r *shared) change(id string, rev uint64, value string) (uint64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), changeWait)
+	defer cancel()
+	version, err := changeScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
+		[]string{id, strconv.FormatUint(rev, 10), value, strconv.FormatUint(r.seen.Load(), 10), keptDeleted}).AsInt64()
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case version == -1:
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, errChanged)
+	case version < 0:
+		return 0, fmt.Errorf("%w: it has lost changes and is being given them back", ErrUnavailable)
+	}
+	return uint64(version), nil
+}
+
+func (r *shared) close() error {
+	r.stop()
+	<-r.done
+	r.leases.giveAllBack()
+	r.client.Close()
+	return nil
+}
+
+// Several processes may have the store.
+func (r *shared) giveUp() error { return nil }
+
+func (r *shared) takeBack() error { return nil }
