@@ -41,8 +41,7 @@ type share struct {
 	refused atomic.Int64 // until when nothing is asked, on the store's clock
 
 	mu    sync.Mutex // one asks at a time
-	ends  int64      // the 80th of a period in which the lease ends
-	got   int64      // when it began
+	got   int64      // of the lease, when it began
 	want  int64
 	back  map[int64]int64 // what is to be given back, by its 80th
 	extra int64           // spent without a lease
@@ -160,7 +159,7 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (retry time.Dur
 	if old := s.lease.Swap(nil); old != nil {
 		left := old.End()
 		if left > 0 {
-			s.comesBack(left)
+			s.comesBack(old, left)
 		}
 		if used := s.got - left; left > 0 {
 			s.want = max(1, used+used/4)
@@ -176,8 +175,8 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (retry time.Dur
 	s.asked.Store(true)
 	s.free.Store(answer[2])
 	if answer[0] > 0 {
-		s.got, s.ends = answer[0], answer[1]
-		s.lease.Store(limiter.NewLease(answer[0], now+leaseTime(w.period))) // since before it was asked for
+		s.got = answer[0]
+		s.lease.Store(limiter.NewLease(answer[0], now+leaseTime(w.period), answer[1])) // since before it was asked for
 		s.of.note(s)
 		return 0, nil
 	}
@@ -237,18 +236,16 @@ func (s *share) give(lease *limiter.Lease, amount int64) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lease.Load() == lease { // it is over, and its end is known
-		s.comesBack(amount)
-		s.of.note(s)
-	} // else it stays counted until it is forgotten: a little too strict
+	s.comesBack(lease, amount)
+	s.of.note(s)
 }
 
-// comesBack notes what is to be given back of the lease. With mu held.
-func (s *share) comesBack(amount int64) {
+// comesBack notes what is to be given back of a lease. With mu held.
+func (s *share) comesBack(lease *limiter.Lease, amount int64) {
 	if s.back == nil {
 		s.back = map[int64]int64{}
 	}
-	s.back[s.ends] += amount
+	s.back[lease.Mark] += amount
 }
 
 // overspent notes what was used beyond what was taken.
@@ -302,7 +299,7 @@ func (s *share) settle(ctx context.Context, over func(*limiter.Lease) bool) {
 	}
 	if lease != nil {
 		if left := lease.End(); left > 0 {
-			s.comesBack(left)
+			s.comesBack(lease, left)
 			s.want = max(1, s.got-left)
 		}
 		s.lease.Store(nil)

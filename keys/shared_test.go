@@ -1,14 +1,10 @@
 package keys
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,90 +15,26 @@ import (
 	"sluice/internal/upstreamtest"
 )
 
-// redisServer is a real one, on a port of its own.
-type redisServer struct {
-	t    testing.TB
-	port string
-	dir  string
-	cmd  *exec.Cmd
-}
-
-func startRedis(t testing.TB) *redisServer {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed")
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	ln.Close()
-	r := &redisServer{t: t, port: port, dir: t.TempDir()}
-	r.start()
-	t.Cleanup(func() { r.kill() })
-	return r
-}
-
-func (r *redisServer) url() string { return "redis://127.0.0.1:" + r.port + "/0" }
-
-// start has every change on disk before it is answered, as the docs advise.
-func (r *redisServer) start() {
-	r.t.Helper()
-	r.cmd = exec.Command("redis-server", "--port", r.port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
-	if err := r.cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	for {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+r.port)
-		if err == nil {
-			answer := make([]byte, 7)
-			_, _ = conn.Write([]byte("PING\r\n"))
-			n, _ := conn.Read(answer)
-			conn.Close()
-			if string(answer[:n]) == "+PONG\r\n" {
-				return
-			}
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-func (r *redisServer) kill() {
-	_ = r.cmd.Process.Kill()
-	_ = r.cmd.Wait()
-}
-
-func (r *redisServer) signal(s syscall.Signal) {
-	r.t.Helper()
-	if err := r.cmd.Process.Signal(s); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *redisServer) command(args ...string) {
-	r.t.Helper()
-	if out, err := exec.Command("redis-cli", append([]string{"-p", r.port}, args...)...).CombinedOutput(); err != nil {
-		r.t.Fatalf("%q: %v %s", args, err, out)
-	}
-}
-
 // testNode is a store on a shared Redis, with a clock of its own.
 type testNode struct {
 	*Store
-	log *upstreamtest.Buffer
+	log  *upstreamtest.Buffer
+	dead *atomic.Bool
 }
 
-func openNode(t testing.TB, url string) testNode {
+func openNode(t testing.TB, url string) testNode { return openNodeAt(t, url, 0) }
+
+// openNodeAt is openNode with a clock that began a while ago.
+func openNodeAt(t testing.TB, url string, ago time.Duration) testNode {
 	t.Helper()
-	began := time.Now()
+	began := time.Now().Add(-ago)
 	log := &upstreamtest.Buffer{}
 	s, err := OpenShared(url, func() time.Duration { return time.Since(began) }, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return testNode{s, log}
+	return testNode{s, log, new(atomic.Bool)}
 }
 
 func eventually(t testing.TB, what string, is func() bool) {
@@ -116,8 +48,8 @@ func eventually(t testing.TB, what string, is func() bool) {
 
 // TestSharedKeys: what one node changes holds on the others.
 func TestSharedKeys(t *testing.T) {
-	redis := startRedis(t)
-	a, b := openNode(t, redis.url()), openNode(t, redis.url())
+	redis := upstreamtest.StartRedis(t)
+	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
 	made, secret := create(t, a.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(5))}})
 	eventually(t, "the key is known there", func() bool { return b.Lookup([]byte(secret)) != nil })
 	if _, err := b.Update(made.ID, func(s *Spec) error { s.Name = "y"; return nil }); err != nil {
@@ -161,7 +93,7 @@ func TestSharedKeys(t *testing.T) {
 	}
 	t.Logf("%d changes, %d refused", changes.Load(), refused.Load())
 
-	c := openNode(t, redis.url()) // and one that comes later
+	c := openNode(t, redis.URL()) // and one that comes later
 	if c.Count() != 1 {
 		t.Errorf("%d keys", c.Count())
 	}
@@ -184,7 +116,7 @@ func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 		}
 		for range 3 {
 			wg.Go(func() {
-				for ctx.Err() == nil {
+				for ctx.Err() == nil && !n.dead.Load() {
 					before := time.Now()
 					if _, ok, _ := k.Admit(n.now()); ok {
 						a.mu.Lock()
@@ -225,12 +157,12 @@ func (a *admissions) most(period time.Duration) (most int) {
 // TestSharedLimit: over any period all nodes together admit no more than the limit, and one busy one
 // gets nearly all of it.
 func TestSharedLimit(t *testing.T) {
-	redis := startRedis(t)
+	redis := upstreamtest.StartRedis(t)
 	const limit, period = 500, time.Second
 	for _, count := range []int{1, 3} {
 		var nodes []testNode
 		for range count {
-			nodes = append(nodes, openNode(t, redis.url()))
+			nodes = append(nodes, openNode(t, redis.URL()))
 		}
 		made, _ := create(t, nodes[0].Store, Spec{Name: fmt.Sprint(count), Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
 		for _, n := range nodes {
@@ -251,6 +183,159 @@ func TestSharedLimit(t *testing.T) {
 	}
 }
 
-var _ = bytes.Clone
-var _ = os.Getenv
-var _ = filepath.Join
+// TestSharedTokens: what is reserved and not used comes back, and together the nodes use no more than the limit.
+func TestSharedTokens(t *testing.T) {
+	redis := upstreamtest.StartRedis(t)
+	const limit, period, reserved, used = 2000, time.Second, 40, 10
+	var nodes []testNode
+	for range 3 {
+		nodes = append(nodes, openNode(t, redis.URL()))
+	}
+	made, _ := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(limit)), Period: ptr(Period(period))}})
+	ctx, cancel := context.WithCancel(context.Background())
+	var a admissions
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		eventually(t, "the key is known", func() bool { _, err := n.Get(made.ID); return err == nil })
+		k, _ := n.Get(made.ID)
+		for range 3 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					before := time.Now()
+					c, _, ok, _ := k.Reserve(n.now(), reserved)
+					if !ok {
+						time.Sleep(time.Millisecond)
+						continue
+					}
+					time.Sleep(10 * time.Millisecond)
+					c.Settle(n.now(), used)
+					a.mu.Lock()
+					a.at = append(a.at, before)
+					a.mu.Unlock()
+				}
+			})
+		}
+	}
+	time.Sleep(5 * period)
+	cancel()
+	wg.Wait()
+	most, all := a.most(period)*used, len(a.at)*used
+	if most > limit || all < 5*limit*6/10 {
+		t.Errorf("%d tokens in a period and %d in five, the limit is %d", most, all, limit)
+	}
+	for _, n := range nodes {
+		k, _ := n.Get(made.ID)
+		if k.Unsettled() != 0 {
+			t.Errorf("%d charges to settle", k.Unsettled())
+		}
+	}
+	t.Logf("%d in five periods, %d in one", all, most)
+}
+
+// TestSharedFaults: whatever becomes of Redis, or of a node, over any period no more is admitted than the
+// limit, and when it is over all is as before.
+func TestSharedFaults(t *testing.T) {
+	const limit, period = 300, time.Second
+	for _, test := range []struct {
+		name string
+		lag  time.Duration // of each node's clock
+		do   func(t *testing.T, redis *upstreamtest.Redis, nodes []testNode)
+		cut  bool // for longer than it takes to be missed
+	}{
+		{name: "Redis is killed", cut: true, do: func(t *testing.T, redis *upstreamtest.Redis, nodes []testNode) {
+			redis.Kill()
+			eventually(t, "all have noticed", func() bool {
+				for _, n := range nodes {
+					if s, _ := n.Sharing(); s.Answers {
+						return false
+					}
+				}
+				return true
+			})
+			if _, _, err := nodes[0].Create(Spec{Name: "y"}); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("a key is made: %v", err)
+			}
+			time.Sleep(3 * period) // one without any, then the nodes' own parts
+			redis.Start()
+		}},
+		{name: "Redis is killed for a moment", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode) {
+			redis.Kill()
+			redis.Start()
+		}},
+		{name: "Redis is stopped", cut: true, do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode) {
+			redis.Signal(syscall.SIGSTOP)
+			time.Sleep(3 * period)
+			redis.Signal(syscall.SIGCONT)
+		}},
+		{name: "Redis is emptied", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode) { redis.Command("FLUSHALL") }},
+		{name: "a node ends with leases", do: func(t *testing.T, _ *upstreamtest.Redis, nodes []testNode) {
+			nodes[2].dead.Store(true)
+			nodes[2].shared.stop() // no word more
+		}},
+		{name: "clocks differ by a minute", lag: time.Minute, do: func(*testing.T, *upstreamtest.Redis, []testNode) {}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			redis := upstreamtest.StartRedis(t)
+			var nodes []testNode
+			for i := range 3 {
+				nodes = append(nodes, openNodeAt(t, redis.URL(), time.Duration(i)*test.lag))
+			}
+			made, secret := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+			for _, n := range nodes {
+				eventually(t, "the key is known, and the others", func() bool {
+					_, err := n.Get(made.ID)
+					s, _ := n.Sharing()
+					return err == nil && s.Nodes == 3
+				})
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			var a admissions
+			done := make(chan struct{})
+			go func() { defer close(done); a.drive(ctx, nodes, made.ID) }()
+			time.Sleep(2 * period)
+			before := a.count()
+			test.do(t, redis, nodes)
+			alone := a.count() - before
+			eventually(t, "all nodes hear of it again", func() bool {
+				for _, n := range nodes[:2] {
+					if s, _ := n.Sharing(); !s.Answers || s.Silent > 2*beatEvery {
+						return false
+					}
+				}
+				return true
+			})
+			time.Sleep(settleTime + period)
+			after := a.count()
+			time.Sleep(3 * period)
+			after = a.count() - after
+			cancel()
+			<-done
+			if most := a.most(period); most > limit {
+				t.Errorf("%d admissions in a period, the limit is %d", most, limit)
+			}
+			if after < 2*limit*9/10 {
+				t.Errorf("after it %d admissions in three periods", after)
+			}
+			if test.cut && (alone == 0 || alone > 4*limit) {
+				t.Errorf("%d admissions without Redis", alone)
+			}
+			for _, n := range nodes[:2] {
+				if n.Lookup([]byte(secret)) == nil {
+					t.Error("the key has gone")
+				}
+			}
+			late := openNode(t, redis.URL())
+			if late.Lookup([]byte(secret)) == nil {
+				t.Error("a node that comes now does not know the key")
+			}
+			t.Logf("%d before, %d meanwhile, %d after, most %d, %v", before, alone, after, a.most(period), a.per)
+		})
+	}
+}
+
+func (a *admissions) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.at)
+}

@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"testing"
 	"time"
 )
 
@@ -23,13 +22,13 @@ type Authority struct {
 	// Roots trusts it.
 	Roots *x509.CertPool
 
-	t    testing.TB
+	t    TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
 // NewAuthority makes one.
-func NewAuthority(t testing.TB) *Authority {
+func NewAuthority(t TB) *Authority {
 	t.Helper()
 	a := &Authority{t: t, File: filepath.Join(t.TempDir(), "ca.pem"), Roots: x509.NewCertPool()}
 	a.cert, a.key = a.make("an authority", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)

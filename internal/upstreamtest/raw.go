@@ -36,8 +36,11 @@ type Raw struct {
 // not hold the testing package too.
 type TB interface {
 	Helper()
-	Fatal(args ...any)
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Skip(...any)
 	Cleanup(func())
+	TempDir() string
 }
 
 // NewRaw serves on a loopback port until the test ends. answer is called for each request,
