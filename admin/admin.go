@@ -208,13 +208,17 @@ func (a *Admin) authorized(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-func (a *Admin) readyz(w http.ResponseWriter, _ *http.Request) {
+func (a *Admin) readyz(w http.ResponseWriter, r *http.Request) {
 	if !a.proxy.Ready() {
 		w.Header().Set("Retry-After", "1")
 		writeError(w, 503, "shutting_down", "", "the gateway is draining")
 		return
 	}
-	writeJSON(w, 200, map[string]string{"status": "ready"})
+	answer := map[string]string{"status": "ready"}
+	if r.URL.Query().Has("verbose") {
+		answer["keys"] = a.proxy.StoreState()
+	}
+	writeJSON(w, 200, answer)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

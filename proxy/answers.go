@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -25,7 +26,23 @@ func (r *request) readyz() {
 		r.refuse(f)
 		return
 	}
-	r.answerJSON(200, map[string]string{"status": "ready"})
+	answer := map[string]string{"status": "ready"}
+	if r.ctx.QueryArgs().Has("verbose") {
+		answer["keys"] = r.proxy.StoreState()
+	}
+	r.answerJSON(200, answer)
+}
+
+// StoreState says in words how the keys' store is doing.
+func (p *Proxy) StoreState() string {
+	switch s, shared := p.keys.Sharing(); {
+	case !shared:
+		return "embedded"
+	case s.Answers:
+		return fmt.Sprintf("shared by %d nodes", s.Nodes)
+	default:
+		return fmt.Sprintf("the shared store has not answered for %s; keys are held to what this node knows", s.Silent.Round(time.Second))
+	}
 }
 
 // model is a model in OpenAI's shape.

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/internal/upstreamtest"
+)
+
+// arrivals is a provider that notes when requests come.
+type arrivals struct {
+	mu sync.Mutex
+	at []time.Time
+}
+
+func (a *arrivals) serve(t *testing.T) string {
+	t.Helper()
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		a.mu.Lock()
+		a.at = append(a.at, time.Now())
+		a.mu.Unlock()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+	})
+	return "http://" + up.Address() + "/v1"
+}
+
+// most is how many came in the fullest interval of that length.
+func (a *arrivals) most(period time.Duration) (most int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	slices.SortFunc(a.at, time.Time.Compare)
+	first := 0
+	for i := range a.at {
+		for a.at[i].Sub(a.at[first]) > period {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	return most
+}
+
+// TestThreeNodes: three processes and a real Redis. The limit holds for all of them together, measured where
+// the requests arrive; one of them is killed with leases out; what is made and revoked on one holds on all.
+func TestThreeNodes(t *testing.T) {
+	redis := upstreamtest.StartRedis(t)
+	var up arrivals
+	base := up.serve(t)
+	var nodes []*lineage
+	for range 3 {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "config.yaml")
+		write(t, path, strings.Replace(settings(dir, base, "retry: {max_retries: 0}\n"), filepath.Join(dir, "keys.db"), redis.URL(), 1))
+		nodes = append(nodes, found(t, path, nil))
+	}
+	const limit, period = 300, 2 * time.Second
+	status, text := nodes[0].node.call("POST", nodes[0].node.admin+"/api/keys", adminToken, `{"name":"x","limits":{"requests":300,"period":"2s"}}`)
+	if status != 201 {
+		t.Fatal(text)
+	}
+	secret := text[strings.Index(text, `"key":"`)+7:][:53]
+	id := text[strings.Index(text, `"id":"`)+6:][:28]
+	get := func(l *lineage) int {
+		status, _ := l.node.call("GET", l.node.data+"/v1/key", secret, "")
+		return status
+	}
+	for _, l := range nodes {
+		within(t, time.Second+time.Second/2, "a new key holds", func() bool { return get(l) == 200 })
+	}
+	if _, text := nodes[1].node.call("GET", nodes[1].node.data+"/readyz?verbose", "", ""); !strings.Contains(text, "shared by 3 nodes") {
+		t.Errorf("%s", text)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
+	defer client.CloseIdleConnections()
+	var wg sync.WaitGroup
+	var others atomic.Int64
+	for i, l := range nodes {
+		for range 4 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					req, _ := http.NewRequest("POST", l.node.data+"/v1/chat/completions", strings.NewReader(`{"model":"demo"}`))
+					req.Header.Set("Authorization", "Bearer "+secret)
+					resp, err := client.Do(req)
+					if err != nil {
+						if i == 2 {
+							return // it was killed
+						}
+						t.Error(err)
+						return
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+					if resp.StatusCode == 429 {
+						time.Sleep(time.Millisecond)
+					} else if resp.StatusCode != 200 {
+						others.Add(1)
+					}
+				}
+			})
+		}
+	}
+	time.Sleep(2 * period)
+	_ = syscall.Kill(nodes[2].pid, syscall.SIGKILL)
+	time.Sleep(3 * period)
+	cancel()
+	wg.Wait()
+	all := len(up.at)
+	if most := up.most(period); most > limit {
+		t.Errorf("%d requests in a period have reached the upstream, the limit is %d", most, limit)
+	}
+	if all < 5*limit*9/10 || others.Load() > 0 {
+		t.Errorf("%d requests in five periods, %d answers of another kind", all, others.Load())
+	}
+	t.Logf("%d requests in five periods, %d at most in one", all, up.most(period))
+
+	nodes[1].node.call("DELETE", nodes[1].node.admin+"/api/keys/"+id, adminToken, "")
+	within(t, time.Second+time.Second/2, "it is revoked everywhere", func() bool { return get(nodes[0]) == 401 })
+
+	// Without Redis keys cannot be changed, and the nodes say so.
+	redis.Kill()
+	within(t, 10*time.Second, "it is said", func() bool {
+		_, ready := nodes[0].node.call("GET", nodes[0].node.admin+"/readyz?verbose", "", "")
+		_, metrics := nodes[0].node.call("GET", nodes[0].node.admin+"/metrics", adminToken, "")
+		return strings.Contains(ready, "has not answered") && strings.Contains(metrics, "sluice_shared_store_up 0\n") && strings.Contains(nodes[0].log.String(), "the shared key store does not answer")
+	})
+	if status, text := nodes[0].node.call("POST", nodes[0].node.admin+"/api/keys", adminToken, `{"name":"y"}`); status != 503 {
+		t.Errorf("%d %s", status, text)
+	}
+	redis.Start()
+	within(t, 10*time.Second, "keys can be made again", func() bool {
+		status, _ := nodes[0].node.call("POST", nodes[0].node.admin+"/api/keys", adminToken, `{"name":"y"}`)
+		return status == 201
+	})
+	http.DefaultClient.CloseIdleConnections()
+	for _, l := range nodes[:2] {
+		l.signal(syscall.SIGTERM)
+		l.ended(l.pid)
+	}
+}
+
+func within(t *testing.T, d time.Duration, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(d); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", d, what)
+		}
+	}
+}
