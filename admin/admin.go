@@ -134,6 +134,8 @@ func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	route("/api/keys/{id}", map[string]http.HandlerFunc{
 		"GET": a.showKey, "PATCH": a.updateKey, "DELETE": a.deleteKey})
 	route("/api/keys/{id}/rotate", map[string]http.HandlerFunc{"POST": a.rotateKey})
+	get("/api/export", a.exportKeys)
+	route("/api/import", map[string]http.HandlerFunc{"POST": a.importKeys})
 	get("/api/models", a.listModels)
 	get("/api/upstreams", a.listUpstreams)
 	get("/api/errors", a.listErrors)

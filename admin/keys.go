@@ -13,6 +13,7 @@ import (
 
 const (
 	maxBody     = 256 << 10
+	maxImport   = 8 << 20
 	defaultPage = 100
 	maxPage     = 1000
 )
@@ -117,6 +118,35 @@ func (a *Admin) rotateKey(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, 200, keyView{Spec: spec, Key: secret})
 }
 
+// exportKeys gives all keys with their hashes, for the store of another gateway.
+func (a *Admin) exportKeys(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, 200, map[string]any{"keys": a.keys.Export()})
+}
+
+// importKeys takes keys that exportKeys has given.
+func (a *Admin) importKeys(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxImport))
+	var given struct{ Keys []json.RawMessage }
+	if err == nil {
+		if json.Unmarshal(body, &given) != nil || given.Keys == nil {
+			err = errBody
+		}
+	}
+	if err != nil {
+		a.storeFailed(w, err)
+		return
+	}
+	added, known, err := a.keys.Import(given.Keys)
+	if added > 0 {
+		a.log.Info("keys imported", "added", added, "known", known)
+	}
+	if err != nil {
+		a.storeFailed(w, err)
+		return
+	}
+	writeJSON(w, 200, map[string]any{"added": added, "known": known})
+}
+
 // storeFailed answers an error of the store or of reading what to store.
 func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 	var field *keys.FieldError
@@ -125,7 +155,7 @@ func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 	case errors.As(err, &field):
 		writeError(w, 400, "invalid_request", field.Field, field.Error())
 	case errors.As(err, &tooLarge):
-		writeError(w, 413, "body_too_large", "", "the body is larger than "+strconv.Itoa(maxBody)+" bytes")
+		writeError(w, 413, "body_too_large", "", "the body is larger than "+strconv.FormatInt(tooLarge.Limit, 10)+" bytes")
 	case errors.Is(err, keys.ErrNotFound):
 		writeError(w, 404, "not_found", "", "no key has this id")
 	case errors.Is(err, keys.ErrUnavailable):

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -23,6 +25,8 @@ const KeysUsage = `usage:
   sluice keys update ID [LIMITS]           change what is given and nothing else
   sluice keys rotate ID                    give it a new secret; the old one stops at once
   sluice keys revoke ID                    delete it
+  sluice keys export                       all keys as JSON: hashes and limits, no secret
+  sluice keys import [FILE]                take what another gateway has exported
 
 LIMITS:
   -name NAME        what or whom the key is for
@@ -138,7 +142,10 @@ func Keys(ctx context.Context, args []string, env func(string) string, stdout io
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, KeysUsage)
 	}
-	wanted, known := map[string]int{"create": 0, "list": 0, "show": 1, "update": 1, "rotate": 1, "revoke": 1}[action]
+	wanted, known := map[string]int{"create": 0, "list": 0, "show": 1, "update": 1, "rotate": 1, "revoke": 1, "export": 0, "import": 0}[action]
+	if action == "import" && len(words) == 1 {
+		wanted = 1
+	}
 	switch {
 	case !known:
 		return fmt.Errorf("sluice keys does not know %q\n%s", action, KeysUsage)
@@ -152,6 +159,12 @@ func Keys(ctx context.Context, args []string, env func(string) string, stdout io
 	admin, err := newClient(env)
 	if err != nil {
 		return err
+	}
+	switch action {
+	case "export":
+		return export(ctx, admin, stdout)
+	case "import":
+		return take(ctx, admin, words, stdout)
 	}
 	path := "/api/keys"
 	if wanted == 1 {
@@ -308,4 +321,48 @@ func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
 		return json.NewEncoder(to).Encode(map[string]any{"object": "list", "data": all})
 	}
 	return w.Flush()
+}
+
+// export prints every key, as import takes it.
+func export(ctx context.Context, admin *client, to io.Writer) error {
+	answer, err := admin.call(ctx, "GET", "/api/export", nil)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(to, "%s\n", answer)
+	return err
+}
+
+// importBatch is how many keys are sent at a time.
+const importBatch = 500
+
+// take sends what export has printed: a file's content, or the standard input's.
+func take(ctx context.Context, admin *client, files []string, to io.Writer) error {
+	from := os.Stdin
+	if len(files) > 0 {
+		f, err := os.Open(files[0])
+		if err != nil {
+			return fmt.Errorf("cannot read what to import: %w", err)
+		}
+		defer f.Close()
+		from = f
+	}
+	var all struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.NewDecoder(from).Decode(&all); err != nil || all.Keys == nil {
+		return errors.New("what to import is not what sluice keys export prints")
+	}
+	type done struct{ Added, Known int }
+	var sum done
+	for batch := range slices.Chunk(all.Keys, importBatch) {
+		got, err := into[done](ctx, admin, "POST", "/api/import", map[string]any{"keys": batch})
+		if err != nil {
+			return fmt.Errorf("%d keys were added, %d were there already; then: %w", sum.Added, sum.Known, err)
+		}
+		sum.Added += got.Added
+		sum.Known += got.Known
+	}
+	_, err := fmt.Fprintf(to, "%d keys were added, %d were there already\n", sum.Added, sum.Known)
+	return err
 }

@@ -485,6 +485,8 @@ func hashOf(secret []byte) (Hash, bool) {
 	return sha256.Sum256(secret), true
 }
 
+const idPrefix = "key_"
+
 var idEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
 // newID makes an id; ids sort by the time they were made.
@@ -492,5 +494,5 @@ func newID(now time.Time) string {
 	var b [15]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(now.UnixMilli())<<16)
 	rand.Read(b[6:])
-	return "key_" + idEncoding.EncodeToString(b[:])
+	return idPrefix + idEncoding.EncodeToString(b[:])
 }

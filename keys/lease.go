@@ -16,7 +16,8 @@ import (
 type leases struct {
 	of *shared
 
-	declaring atomic.Bool // what was spent
+	declaring atomic.Bool  // what was spent
+	silence   atomic.Int64 // until when nobody asks, on the store's clock
 
 	mu     sync.Mutex
 	active map[*share]struct{} // that have something to give back, or to say
@@ -81,7 +82,7 @@ func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, ret
 	if until := time.Duration(s.refused.Load()); now < until {
 		return exhausted, nil, until - now
 	}
-	if s.of.of.away.Load() {
+	if s.of.silent(now) {
 		return s.withoutRedis(w, now)
 	}
 	s.mu.Lock()
@@ -93,17 +94,34 @@ func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, ret
 	if until := time.Duration(s.refused.Load()); now < until {
 		return exhausted, nil, until - now
 	}
+	if s.of.silent(now) { // somebody else has asked in vain
+		return s.withoutRedis(w, now)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
 	defer cancel()
 	retry, err := s.ask(ctx, w, amount)
 	if err != nil {
-		s.of.of.lost(err)
-		return s.withoutRedis(w, now)
+		s.of.failed(err)
+		return s.withoutRedis(w, s.of.of.store.now())
 	}
 	if l := s.lease.Load(); l != nil && l.Take(s.of.of.store.now(), amount) {
 		return granted, l, 0
 	}
 	return exhausted, nil, retry
+}
+
+// afterFailure is how long nobody else asks when a lease was asked for in vain: each would wait as long.
+const afterFailure = 100 * time.Millisecond
+
+// failed notes that a lease was asked for in vain. Whether Redis is away the next beat will tell.
+func (l *leases) failed(err error) {
+	l.silence.Store(int64(l.of.store.now() + afterFailure))
+	l.of.log.Warn("a lease was not answered", "error", err)
+}
+
+// silent reports whether it is of no use to ask now.
+func (l *leases) silent(now time.Duration) bool {
+	return l.of.away.Load() || now < time.Duration(l.silence.Load())
 }
 
 // withoutRedis is what holds while Redis does not answer: what others may have spent in the last period is not
@@ -120,10 +138,11 @@ func (s *share) withoutRedis(w window, now time.Duration) (taken, *limiter.Lease
 
 // uncounted reports whether nothing may be spent of w now, though it may not be used up.
 func (s *share) uncounted(w window) bool {
-	if !s.of.of.away.Load() {
+	now := s.of.of.store.now()
+	if !s.of.silent(now) {
 		return false
 	}
-	t, _, _ := s.withoutRedis(w, s.of.of.store.now())
+	t, _, _ := s.withoutRedis(w, now)
 	return t == uncounted
 }
 
@@ -280,7 +299,7 @@ func (l *leases) list() []*share {
 func (l *leases) sweep(ctx context.Context) {
 	now := l.of.store.now()
 	for _, s := range l.list() {
-		if ctx.Err() != nil || l.of.away.Load() {
+		if ctx.Err() != nil || l.silent(l.of.store.now()) {
 			return
 		}
 		s.settle(ctx, func(lease *limiter.Lease) bool { return lease.Over(now) })
@@ -307,7 +326,7 @@ func (s *share) settle(ctx context.Context, over func(*limiter.Lease) bool) {
 	if len(s.back) > 0 || s.extra > 0 {
 		answer, err := s.send(ctx, s.shape, 0, 0)
 		if err != nil {
-			s.of.of.lost(err)
+			s.of.failed(err)
 			return
 		}
 		s.free.Store(answer[2])

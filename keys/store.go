@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,19 +63,31 @@ func Open(path string, now func() time.Duration) (*Store, error) {
 
 // load indexes a record.
 func (s *Store) load(id string, value []byte, rev uint64) error {
-	var r record
-	if err := json.Unmarshal(value, &r); err != nil {
-		return fmt.Errorf("key %q cannot be read: %w", id, err)
+	spec, hash, err := read(value)
+	if err == nil && spec.ID != id {
+		err = errors.New("it has another id")
 	}
-	hash, err := hex.DecodeString(r.Hash)
-	if err != nil || len(hash) != len(Hash{}) || r.ID != id {
-		return fmt.Errorf("key %q has no valid hash or another id", id)
-	}
-	if err := r.Spec.check(); err != nil {
+	if err != nil {
 		return fmt.Errorf("key %q: %w", id, err)
 	}
-	s.index(&r.Spec, Hash(hash), rev)
+	s.index(spec, hash, rev)
 	return nil
+}
+
+// read reads a record.
+func read(value []byte) (*Spec, Hash, error) {
+	var r record
+	if err := json.Unmarshal(value, &r); err != nil {
+		return nil, Hash{}, fmt.Errorf("it cannot be read: %w", err)
+	}
+	hash, err := hex.DecodeString(r.Hash)
+	switch {
+	case err != nil, len(hash) != len(Hash{}):
+		return nil, Hash{}, errors.New("it has no valid hash")
+	case !strings.HasPrefix(r.ID, idPrefix):
+		return nil, Hash{}, errors.New("it has no id")
+	}
+	return &r.Spec, Hash(hash), r.Spec.check()
 }
 
 // index makes a record take effect, for a key that is known or one that is not.
@@ -228,6 +241,59 @@ func (s *Store) Update(id string, change func(*Spec) error) (*Spec, error) {
 		return nil, err
 	}
 	return &spec, nil
+}
+
+// Export is every key with its hash, in the order in which they were made. There is no secret in it.
+func (s *Store) Export() []json.RawMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all, _ := s.List(s.Count(), "")
+	records := make([]json.RawMessage, 0, len(all))
+	for _, k := range all {
+		value, err := json.Marshal(k.record())
+		if err != nil {
+			panic("BUG: a key is not JSON: " + err.Error())
+		}
+		records = append(records, value)
+	}
+	return records
+}
+
+// Import takes keys that Export has given, of another store. Those that are here already as they are there count as
+// known. The error is a *FieldError if one cannot be taken: then none is.
+func (s *Store) Import(records []json.RawMessage) (added, known int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	type fresh struct {
+		spec *Spec
+		hash Hash
+	}
+	var list []fresh
+	for i, value := range records {
+		field := fmt.Sprintf("keys[%d]", i)
+		spec, hash, err := read(value)
+		if err != nil {
+			return 0, 0, &FieldError{field, err.Error()}
+		}
+		if k, ok := s.byID.Load(spec.ID); ok {
+			if k.hash != hash {
+				return 0, 0, &FieldError{field, "the key " + spec.ID + " is here already, with another secret"}
+			}
+			known++
+			continue
+		}
+		if k, ok := s.byHash.Load(hash); ok {
+			return 0, 0, &FieldError{field, "its secret is that of the key " + k.Spec().ID}
+		}
+		list = append(list, fresh{spec, hash})
+	}
+	for _, f := range list {
+		if err := s.put(f.spec, f.hash, 0); err != nil {
+			return added, known, err // those before are kept: the same import again goes on from here
+		}
+		added++
+	}
+	return added, known, nil
 }
 
 // Rotate gives the key a new secret; the old one stops at once.
