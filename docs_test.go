@@ -20,7 +20,7 @@ import (
 
 // documents are in the order in which they are read.
 var documents = []string{"README.md", "docs/config.md", "docs/clients.md", "docs/limits.md", "docs/resilience.md", "docs/operations.md",
-	"docs/metrics.md", "docs/architecture.md", "docs/performance.md"}
+	"docs/metrics.md", "docs/scale.md", "docs/architecture.md", "docs/performance.md"}
 
 // blocks are a document's fenced blocks of a kind, as in ```sh.
 func blocks(text, kind string) (all []string) {
@@ -179,5 +179,26 @@ func TestWhatTheDocsName(t *testing.T) {
 		if next := fmt.Sprintf("](%s).\n", filepath.Base(documents[min(i+1, len(documents)-1)])); i > 0 && i+1 < len(documents) && !strings.HasSuffix(text, next) {
 			t.Errorf("%s does not lead to the next", name)
 		}
+	}
+}
+
+// TestScale: what docs/scale.md shows is what its program prints.
+func TestScale(t *testing.T) {
+	out, err := exec.Command("go", "run", "./bench/scale").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := read(t, "docs/scale.md")
+	rows := 0
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "| ") {
+			rows++
+			if !strings.Contains(text, line) {
+				t.Errorf("not in docs/scale.md: %s", line)
+			}
+		}
+	}
+	if rows < 10 {
+		t.Errorf("%d rows", rows)
 	}
 }

@@ -19,6 +19,7 @@ var floors = map[string]struct {
 }{
 	"sluice":                       {[]string{"admin", "cli", "config", "internal/upstreamtest", "keys", "metrics", "pool", "proxy"}, "main wires everything; the provider is its command mock"},
 	"sluice/admin":                 {[]string{"config", "keys", "metrics", "pool", "proxy"}, "shows and changes what the others hold; nothing depends on being administered"},
+	"sluice/bench/scale":           {nil, "arithmetic about the rules of keys; imports nothing"},
 	"sluice/cli":                   {nil, "a client of the admin port, as curl is; may run on another machine"},
 	"sluice/proxy":                 {[]string{"config", "keys", "limiter", "metrics", "pool", "sse"}, "a request goes through all of these; none of them knows of requests"},
 	"sluice/pool":                  {[]string{"config", "limiter", "metrics"}, "knows upstreams, and what bounds them; not who asks for them or why"},

@@ -339,3 +339,37 @@ func (a *admissions) count() int {
 	defer a.mu.Unlock()
 	return len(a.at)
 }
+
+// BenchmarkLease is what Redis takes for one lease, with many asked for at once, of many keys.
+func BenchmarkLease(b *testing.B) {
+	redis := upstreamtest.StartRedis(b)
+	n := openNode(b, redis.URL())
+	var next atomic.Int64
+	b.SetParallelism(64)
+	b.RunParallel(func(pb *testing.PB) {
+		s := n.shared.leases.share(ofRequests, fmt.Sprint(next.Add(1)))
+		for pb.Next() {
+			s.mu.Lock()
+			if _, err := s.send(context.Background(), window{time.Minute, 1_000_000_000}, 1, 10); err != nil {
+				b.Error(err)
+			}
+			s.mu.Unlock()
+		}
+	})
+}
+
+// BenchmarkTake is what a request costs while its node has a lease.
+func BenchmarkTake(b *testing.B) {
+	redis := upstreamtest.StartRedis(b)
+	n := openNode(b, redis.URL())
+	made, _ := create(b, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(1_000_000_000)), Period: ptr(Period(time.Hour))}})
+	k, _ := n.Get(made.ID)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, ok, _ := k.Admit(n.now()); !ok {
+				b.Fatal("refused")
+			}
+		}
+	})
+}
