@@ -157,3 +157,36 @@ func within(t *testing.T, d time.Duration, what string, is func() bool) {
 		}
 	}
 }
+
+// TestRedisOverTLS: with a password, an authority of its own, and a certificate.
+func TestRedisOverTLS(t *testing.T) {
+	ca := upstreamtest.NewAuthority(t)
+	cert, key := ca.Issue(t.TempDir(), "redis.test")
+	_, port, _ := net.SplitHostPort(freePort(t))
+	upstreamtest.StartRedis(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca.File, "--tls-auth-clients", "no", "--requirepass", "sesame")
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	url := "rediss://default:${REDIS_PASSWORD}@127.0.0.1:" + port + "/0"
+	write(t, path, strings.Replace(settings(dir, "http://127.0.0.1:1/v1", ""), filepath.Join(dir, "keys.db"), `"`+url+`"`, 1))
+	t.Setenv("REDIS_PASSWORD", "sesame")
+	t.Setenv("SSL_CERT_FILE", ca.File)
+	l := found(t, path, nil)
+	status, text := l.node.call("POST", l.node.admin+"/api/keys", adminToken, `{"name":"x"}`)
+	if status != 201 {
+		t.Errorf("%d %s", status, text)
+	}
+	_, shown := l.node.call("GET", l.node.admin+"/api/config", adminToken, "")
+	if !strings.Contains(shown, "rediss://[redacted]@127.0.0.1:"+port+"/0") || strings.Contains(shown+l.log.String(), "sesame") {
+		t.Errorf("%s\n%s", shown, &l.log)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	l.signal(syscall.SIGTERM)
+	l.ended(l.pid)
+
+	// And what is said when it is not to be had.
+	t.Setenv("REDIS_PASSWORD", "another")
+	if err := run(context.Background(), []string{"-config", path}, io.Discard, io.Discard, nil, nil); err == nil ||
+		!strings.Contains(err.Error(), "cannot reach the shared key store") || strings.Contains(err.Error(), "another@") {
+		t.Errorf("%v", err)
+	}
+}

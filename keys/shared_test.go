@@ -157,6 +157,7 @@ func (a *admissions) most(period time.Duration) (most int) {
 // TestSharedLimit: over any period all nodes together admit no more than the limit, and one busy one
 // gets nearly all of it.
 func TestSharedLimit(t *testing.T) {
+	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	const limit, period = 500, time.Second
 	for _, count := range []int{1, 3} {
@@ -183,8 +184,34 @@ func TestSharedLimit(t *testing.T) {
 	}
 }
 
+// TestOneBusyNode: a node that always asks gets at least 95% of a limit.
+func TestOneBusyNode(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	n := openNode(t, redis.URL())
+	const limit, period, cycles = 200, 4 * time.Second, 2
+	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+	k, _ := n.Get(made.ID)
+	var first time.Time
+	for admitted := 0; admitted <= cycles*limit; {
+		if _, ok, _ := k.Admit(n.now()); !ok {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if admitted++; admitted == 1 {
+			first = time.Now()
+		}
+	}
+	if share := float64(cycles*period) / float64(time.Since(first)); share < 0.95 || share > 1 {
+		t.Errorf("it gets %.3f of the limit", share)
+	} else {
+		t.Logf("it gets %.3f of the limit", share)
+	}
+}
+
 // TestSharedTokens: what is reserved and not used comes back, and together the nodes use no more than the limit.
 func TestSharedTokens(t *testing.T) {
+	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	const limit, period, reserved, used = 2000, time.Second, 40, 10
 	var nodes []testNode

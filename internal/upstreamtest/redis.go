@@ -3,6 +3,7 @@ package upstreamtest
 import (
 	"net"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -12,11 +13,13 @@ type Redis struct {
 	t    TB
 	port string
 	dir  string
+	more []string
 	cmd  *exec.Cmd
 }
 
 // StartRedis starts one, or skips the test where it is not installed.
-func StartRedis(t TB) *Redis {
+// more are arguments of redis-server.
+func StartRedis(t TB, more ...string) *Redis {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed")
@@ -27,7 +30,7 @@ func StartRedis(t TB) *Redis {
 	}
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	ln.Close()
-	r := &Redis{t: t, port: port, dir: t.TempDir()}
+	r := &Redis{t: t, port: port, dir: t.TempDir(), more: more}
 	r.Start()
 	t.Cleanup(func() { r.Kill() })
 	return r
@@ -36,10 +39,14 @@ func StartRedis(t TB) *Redis {
 // URL is that of its first database.
 func (r *Redis) URL() string { return "redis://127.0.0.1:" + r.port + "/0" }
 
+// Port is where it listens.
+func (r *Redis) Port() string { return r.port }
+
 // Start starts it (again), with what it had. It has every change on disk before it is answered, as the docs advise.
 func (r *Redis) Start() {
 	r.t.Helper()
-	r.cmd = exec.Command("redis-server", "--port", r.port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	args := []string{"--port", r.port, "--bind", "127.0.0.1", "--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
+	r.cmd = exec.Command("redis-server", append(args, r.more...)...)
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -50,7 +57,7 @@ func (r *Redis) Start() {
 			_, _ = conn.Write([]byte("PING\r\n"))
 			n, _ := conn.Read(answer)
 			conn.Close()
-			if string(answer[:n]) == "+PONG\r\n" {
+			if answer := string(answer[:n]); answer == "+PONG\r\n" || strings.HasPrefix(answer, "-NOAUTH") {
 				return
 			}
 		}
