@@ -153,6 +153,7 @@ func (l *lineage) ended(pid int) {
 // TestTakeover: ten times a process takes over from the one before, under load on connections that
 // are kept. No request fails, no stream is cut, and keys made on the way work.
 func TestTakeover(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
 	base := provider(t, &upstreamtest.Provider{Chunks: 20, ChunkDelay: 5 * time.Millisecond})

@@ -318,8 +318,21 @@ func (r *shared) close() error {
 	r.stop()
 	<-r.done
 	r.leases.giveAllBack()
+	r.leave()
 	r.client.Close()
 	return nil
+}
+
+// leave has the others not count this node any more.
+func (r *shared) leave() {
+	if r.away.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), beatWait)
+	defer cancel()
+	if err := r.client.Do(ctx, r.client.B().Zrem().Key(redisNodes).Member(r.node).Build()).Error(); err != nil {
+		r.log.Warn("the other nodes will count this one for a while yet", "error", err)
+	}
 }
 
 // Several processes may have the store.
