@@ -23,7 +23,7 @@ import (
 const usage = `usage:
   sluice [-config FILE]            serve
   sluice check [-config FILE]      say what is wrong with a configuration
-  sluice keys create|list|show|update|rotate|revoke …
+  sluice keys create|list|show|update|rotate|revoke|export|import …
                                    gateway keys of a running sluice (-h tells more)
   sluice status [-json]            how a running sluice is
   sluice version                   what this program is

@@ -59,7 +59,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	if _, shared := store.Sharing(); shared {
 		m.Sharing(func() metrics.Sharing {
 			s, _ := store.Sharing()
-			return metrics.Sharing{Answers: s.Answers, Silent: s.Silent, Nodes: s.Nodes}
+			return metrics.Sharing(s)
 		})
 	}
 

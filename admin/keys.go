@@ -160,7 +160,9 @@ func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 		writeError(w, 404, "not_found", "", "no key has this id")
 	case errors.Is(err, keys.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
-		writeError(w, 503, "shutting_down", "", "another process takes the key store over; try again")
+		writeError(w, 503, "overloaded", "", err.Error()+"; try again")
+	case errors.Is(err, keys.ErrConflict):
+		writeError(w, 409, "conflict", "", err.Error()+"; look at it, and try again")
 	case errors.Is(err, errBody):
 		writeError(w, 400, "invalid_json", "", err.Error())
 	default:

@@ -48,7 +48,7 @@ func (k *Key) Admit(now time.Duration) (state limiter.State, admitted, limited b
 		state.Remaining = min(state.Remaining, share.left())
 		return state, admitted, limited
 	case alone:
-		return k.allow(now, share.alone(w.limit))
+		return k.allow(now, share.nodePart(w.limit))
 	}
 	state, _ = k.Left(now)
 	state.Remaining, state.RetryAfter = 0, retry
@@ -81,15 +81,8 @@ func (k *Key) limitOf(limit *int64) (window, bool) {
 // Uncounted reports whether the key's limits cannot be counted now, as other nodes may have spent what
 // this one does not hear of, so that nothing is admitted.
 func (k *Key) Uncounted() bool {
-	for _, s := range k.shares() {
-		if w, limited := k.limitOf(k.Spec().Limits.Requests); limited && s.uncounted(w) {
-			return true
-		}
-		if w, limited := k.limitOf(k.Spec().Limits.Tokens); limited && s.uncounted(w) {
-			return true
-		}
-	}
-	return false
+	share, period := k.ofRequests.Load(), k.Spec().Limits.Period
+	return share != nil && period != nil && share.blind(time.Duration(*period))
 }
 
 func (k *Key) shares() (all []*share) {
@@ -101,25 +94,25 @@ func (k *Key) shares() (all []*share) {
 	return all
 }
 
-// spent is what a node has spent of a limit within the last period.
-type spent struct {
+// spending is what a node has spent of a limit within the last period.
+type spending struct {
 	share *share
 	window
 	amount int64
 }
 
-func (k *Key) spent(now time.Duration) (all []spent) {
+func (k *Key) spent(now time.Duration) (all []spending) {
 	if w, limited := k.limitOf(k.Spec().Limits.Requests); limited && k.ofRequests.Load() != nil {
 		if own := k.window.Load(); own != nil {
 			if state, err := own.Peek(now); err == nil {
-				all = append(all, spent{k.ofRequests.Load(), w, state.Limit - state.Remaining})
+				all = append(all, spending{k.ofRequests.Load(), w, state.Limit - state.Remaining})
 			}
 		}
 	}
 	if w, limited := k.limitOf(k.Spec().Limits.Tokens); limited && k.ofTokens.Load() != nil {
 		if own := k.tokens.Load(); own != nil {
 			state, _ := own.Peek(now, 0)
-			all = append(all, spent{k.ofTokens.Load(), w, state.Limit - state.Remaining})
+			all = append(all, spending{k.ofTokens.Load(), w, state.Limit - state.Remaining})
 		}
 	}
 	return all
@@ -190,7 +183,7 @@ func (k *Key) Reserve(now time.Duration, tokens int64) (c Charge, state limiter.
 		}
 		state.Remaining = min(state.Remaining, share.left())
 	case alone:
-		if c.own, state, admitted = l.ReserveWithin(now, tokens, share.alone(w.limit)); !admitted {
+		if c.own, state, admitted = l.ReserveWithin(now, tokens, share.nodePart(w.limit)); !admitted {
 			return Charge{}, state, false, true
 		}
 	default:
@@ -278,4 +271,3 @@ func (k *Key) set(spec *Spec, now time.Duration) {
 		k.window.Store(limiter.NewWindow(limit, period, from, used))
 	}
 }
-

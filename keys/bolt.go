@@ -152,7 +152,7 @@ func (b *boltFile) remove(id string, _ uint64) error {
 func (b *boltFile) update(f func(tx *bbolt.Tx) error) error {
 	err := b.db.Update(f)
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
-		return ErrUnavailable
+		return fmt.Errorf("%w: another process takes it over", ErrUnavailable)
 	}
 	return err
 }

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"sluice/limiter"
 )
 
@@ -40,6 +38,7 @@ type share struct {
 	asked   atomic.Bool
 	free    atomic.Int64 // what others may still lease, when it was last asked
 	refused atomic.Int64 // until when nothing is asked, on the store's clock
+	needed  atomic.Int64 // that is, as much as this or more
 
 	mu    sync.Mutex // one asks at a time
 	got   int64      // of the lease, when it began
@@ -54,6 +53,9 @@ type window struct {
 	period time.Duration
 	limit  int64
 }
+
+// mostPause is how long at most nothing is asked of a limit that was used up: others may give something back.
+const mostPause = 250 * time.Millisecond
 
 // leaseTime is how long a lease of a limit with that period holds.
 func leaseTime(period time.Duration) time.Duration { return min(period/40, 5*time.Second) }
@@ -75,39 +77,42 @@ const (
 // take spends amount of w, asking for a lease if what there is does not do. retry is how long until it is worth
 // trying again.
 func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
-	now := s.of.of.store.now()
-	if l := s.lease.Load(); l != nil && l.Take(now, amount) {
-		return granted, l, 0
-	}
-	if until := time.Duration(s.refused.Load()); now < until {
-		return exhausted, nil, until - now
-	}
-	if s.of.silent(now) {
-		return s.withoutRedis(w, now)
+	if t, lease, retry, settled := s.takeHere(w, amount); settled {
+		return t, lease, retry
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now = s.of.of.store.now()
-	if l := s.lease.Load(); l != nil && l.Take(now, amount) { // somebody else has asked
-		return granted, l, 0
-	}
-	if until := time.Duration(s.refused.Load()); now < until {
-		return exhausted, nil, until - now
-	}
-	if s.of.silent(now) { // somebody else has asked in vain
-		return s.withoutRedis(w, now)
+	if t, lease, retry, settled := s.takeHere(w, amount); settled { // somebody else has asked
+		return t, lease, retry
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
 	defer cancel()
 	retry, err := s.ask(ctx, w, amount)
 	if err != nil {
 		s.of.failed(err)
-		return s.withoutRedis(w, s.of.of.store.now())
+		t, retry := s.withoutRedis(w.period)
+		return t, nil, retry
 	}
 	if l := s.lease.Load(); l != nil && l.Take(s.of.of.store.now(), amount) {
 		return granted, l, 0
 	}
 	return exhausted, nil, retry
+}
+
+// takeHere is what can be said without asking; settled is false where one must.
+func (s *share) takeHere(w window, amount int64) (t taken, lease *limiter.Lease, retry time.Duration, settled bool) {
+	now := s.of.of.store.now()
+	if l := s.lease.Load(); l != nil && l.Take(now, amount) {
+		return granted, l, 0, true
+	}
+	if until := time.Duration(s.refused.Load()); now < until && amount >= s.needed.Load() {
+		return exhausted, nil, until - now, true
+	}
+	if s.of.silent(now) {
+		t, retry = s.withoutRedis(w.period)
+		return t, nil, retry, true
+	}
+	return 0, nil, 0, false
 }
 
 // afterFailure is how long nobody else asks when a lease was asked for in vain: each would wait as long.
@@ -125,29 +130,30 @@ func (l *leases) silent(now time.Duration) bool {
 }
 
 // withoutRedis is what holds while Redis does not answer: what others may have spent in the last period is not
-// known, so nothing is spent for one; then each node has its part.
-func (s *share) withoutRedis(w window, now time.Duration) (taken, *limiter.Lease, time.Duration) {
-	if until := time.Duration(s.of.of.lastHeard.Load()) + w.period + leaseTime(w.period); now < until {
-		return uncounted, nil, until - now
+// known, so nothing is spent for one; then each node has its part. retry is how long until that.
+func (s *share) withoutRedis(period time.Duration) (t taken, retry time.Duration) {
+	now := s.of.of.store.now()
+	// Since it was noticed, not since it was last heard of: it may have given leases in between.
+	if until := time.Duration(s.of.of.lostAt.Load()) + period + leaseTime(period); now < until {
+		return uncounted, until - now
 	}
-	if s.of.declaring.Load() {
-		return uncounted, nil, beatEvery
+	if s.of.declaring.Load() || !s.of.of.away.Load() {
+		return uncounted, beatEvery
 	}
-	return alone, nil, 0
+	return alone, 0
 }
 
-// uncounted reports whether nothing may be spent of w now, though it may not be used up.
-func (s *share) uncounted(w window) bool {
-	now := s.of.of.store.now()
-	if !s.of.silent(now) {
+// blind reports whether nothing may be spent now, though it may not be used up.
+func (s *share) blind(period time.Duration) bool {
+	if !s.of.silent(s.of.of.store.now()) {
 		return false
 	}
-	t, _, _ := s.withoutRedis(w, now)
+	t, _ := s.withoutRedis(period)
 	return t == uncounted
 }
 
-// alone is this node's part of limit while Redis does not answer.
-func (s *share) alone(limit int64) int64 { return limit / s.of.of.nodes.Load() }
+// nodePart is this node's part of limit while Redis does not answer.
+func (s *share) nodePart(limit int64) int64 { return limit / s.of.of.nodes.Load() }
 
 // left is what may still be spent, here and elsewhere, as far as is known.
 func (s *share) left() int64 {
@@ -201,9 +207,19 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (retry time.Dur
 	}
 	// Others may give something back before; so it is asked for again before long.
 	retry = time.Duration(answer[3]) * time.Millisecond
-	pause := min(retry, max(w.period/400, time.Millisecond))
+	pause := min(retry, max(w.period/400, time.Millisecond), mostPause)
+	s.needed.Store(amount)
 	s.refused.Store(int64(r.store.now() + pause))
 	return retry, nil
+}
+
+// leaseArgs are those of leaseScript, but for what comes back.
+func leaseArgs(era string, w window, least, want, nodes, extra int64) []string {
+	args := []string{era, millis(w.period), "", "", "", millis(leaseTime(w.period)), "", ""}
+	for i, n := range map[int]int64{2: w.limit, 3: least, 4: want, 6: nodes, 7: extra} {
+		args[i] = strconv.FormatInt(n, 10)
+	}
+	return args
 }
 
 // send asks Redis, and says what comes back and what was spent without a lease. With mu held.
@@ -214,19 +230,9 @@ func (s *share) send(ctx context.Context, w window, least, want int64) ([]int64,
 	if era == nil {
 		return nil, errAnswer
 	}
-	args := make([]string, 0, 8+2*len(s.back))
-	number := func(n int64) { args = append(args, strconv.FormatInt(n, 10)) }
-	args = append(args, *era)
-	number(w.period.Milliseconds())
-	number(w.limit)
-	number(least)
-	number(want)
-	number(leaseTime(w.period).Milliseconds())
-	number(r.nodes.Load())
-	number(s.extra)
+	args := leaseArgs(*era, w, least, want, r.nodes.Load(), s.extra)
 	for ends, n := range s.back {
-		number(ends)
-		number(n)
+		args = append(args, strconv.FormatInt(ends, 10), strconv.FormatInt(n, 10))
 	}
 	answer, err := leaseScript.Exec(ctx, r.client, []string{s.name, redisEra}, args).AsIntSlice()
 	switch {
@@ -241,12 +247,6 @@ func (s *share) send(ctx context.Context, w window, least, want int64) ([]int64,
 	s.extra = 0
 	return answer, nil
 }
-
-var errAnswer = errorString("the shared key store's answer has another shape")
-
-type errorString string
-
-func (e errorString) Error() string { return string(e) }
 
 // give puts back what was taken of lease and not used.
 func (s *share) give(lease *limiter.Lease, amount int64) {
@@ -293,101 +293,4 @@ func (l *leases) list() []*share {
 		all = append(all, s)
 	}
 	return all
-}
-
-// sweep gives back what is left of leases that are over, and says what was spent without one.
-func (l *leases) sweep(ctx context.Context) {
-	now := l.of.store.now()
-	for _, s := range l.list() {
-		if ctx.Err() != nil || l.silent(l.of.store.now()) {
-			return
-		}
-		s.settle(ctx, func(lease *limiter.Lease) bool { return lease.Over(now) })
-	}
-}
-
-// settle gives back what is over, and forgets s if nothing is left to be said of it.
-func (s *share) settle(ctx context.Context, over func(*limiter.Lease) bool) {
-	ctx, cancel := context.WithTimeout(ctx, leaseWait)
-	defer cancel()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lease := s.lease.Load()
-	if lease != nil && !over(lease) {
-		return
-	}
-	if lease != nil {
-		if left := lease.End(); left > 0 {
-			s.comesBack(lease, left)
-			s.want = max(1, s.got-left)
-		}
-		s.lease.Store(nil)
-	}
-	if len(s.back) > 0 || s.extra > 0 {
-		answer, err := s.send(ctx, s.shape, 0, 0)
-		if err != nil {
-			s.of.failed(err)
-			return
-		}
-		s.free.Store(answer[2])
-		s.refused.Store(0)
-	}
-	s.of.mu.Lock()
-	delete(s.of.active, s)
-	s.of.mu.Unlock()
-}
-
-// giveAllBack is for the end of the process.
-func (l *leases) giveAllBack() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	for _, s := range l.list() {
-		if l.of.away.Load() {
-			return
-		}
-		s.settle(ctx, func(*limiter.Lease) bool { return true })
-	}
-}
-
-// declare says in a new era what this node has spent within the last period of each key. Its leases of the
-// era before hold no more.
-func (l *leases) declare(era string) error {
-	l.declaring.Store(true)
-	defer l.declaring.Store(false)
-	r := l.of
-	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
-	defer cancel()
-	var all []rueidis.LuaExec
-	r.store.byID.Range(func(_ string, k *Key) bool {
-		for _, s := range k.shares() {
-			s.endEra()
-		}
-		for _, spent := range k.spent(r.store.now()) {
-			if spent.amount > 0 {
-				all = append(all, rueidis.LuaExec{Keys: []string{spent.share.name, redisEra}, Args: []string{era, millis(spent.period),
-					strconv.FormatInt(spent.limit, 10), "0", "0", millis(leaseTime(spent.period)), "1", strconv.FormatInt(spent.amount, 10)}})
-			}
-		}
-		return true
-	})
-	if len(all) == 0 {
-		return nil
-	}
-	for _, answer := range leaseScript.ExecMulti(ctx, r.client, all...) {
-		if err := answer.Error(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *share) endEra() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if lease := s.lease.Swap(nil); lease != nil {
-		lease.End()
-	}
-	clear(s.back)
-	s.extra = 0
-	s.refused.Store(0)
 }

@@ -12,7 +12,10 @@ const (
 	redisEra     = "sluice:era"     // hash: id, opens
 	redisWindows = "sluice:window:" // and the kind, and the key's id: hash, see leaseScript
 
-	keptDeleted = "10000"
+	// everything stands among the deleted for all that is not there.
+	everything = "*"
+	// keptDeleted is how many deleted keys are remembered, for nodes that come back.
+	keptDeleted = 10_000
 )
 
 // changeScript writes (or with an empty record deletes) a key, if it is at the revision that the
@@ -63,7 +66,9 @@ return answer`)
 // restoreScript puts records in the place of all, if the store has fallen behind the version at which
 // they were. They were gathered under a key of their own before: id → version, a space, record.
 //
-// KEYS: records, version, changed, deleted, gathered. ARGV: version.
+// Among the deleted stands then that everything may be: who has seen less compares all.
+//
+// KEYS: records, version, changed, deleted, gathered. ARGV: version, everything.
 var restoreScript = rueidis.NewLuaScript(`
 if tonumber(redis.call('GET', KEYS[2]) or 0) >= tonumber(ARGV[1]) then
   redis.call('DEL', KEYS[5])
@@ -77,14 +82,14 @@ for i = 1, #all, 2 do
   redis.call('ZADD', KEYS[3], version, all[i])
 end
 redis.call('SET', KEYS[2], ARGV[1])
+redis.call('ZADD', KEYS[4], ARGV[1], ARGV[2])
 redis.call('DEL', KEYS[5])
 return 1`)
 
-// beatScript says that a node lives. It returns the era, how long until leases are given in it, how
-// many nodes there are, and the version of the keys.
+// beatScript says that a node lives. It returns the era, how many nodes there are, and the version of the keys.
 //
-// An era ends when somebody may have spent what is not counted here: Redis was emptied, or the node was cut
-// off for longer than it takes to be missed. In a new one every node says what it has spent of late, and
+// An era ends when somebody may have spent what is not counted here: Redis was emptied, or the node has heard
+// nothing for longer than cutOff. In a new one every node says what it has spent of late, and
 // leases are given when all have had the time to.
 //
 // KEYS: nodes, era, version. ARGV: node, whether it was cut off, an id for a new era, the time to say what was spent,
@@ -101,7 +106,7 @@ if not era[1] or (ARGV[2] == '1' and now >= tonumber(era[2])) then
 end
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[5]))
-return {era[1], math.max(0, tonumber(era[2]) - now), redis.call('ZCARD', KEYS[1]), tonumber(redis.call('GET', KEYS[3]) or 0)}`)
+return {era[1], redis.call('ZCARD', KEYS[1]), tonumber(redis.call('GET', KEYS[3]) or 0)}`)
 
 // leaseScript gives a part of a key's limit to a node, for a time. What is given is counted until that time is
 // over and a period after it: then whatever the node admitted with it is older than the period. So in any

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -44,10 +45,12 @@ type shared struct {
 	log    *slog.Logger
 	node   string
 	seen   atomic.Uint64 // version of the keys up to which the index has all changes
+	kept   int           // deleted keys that Redis remembers
 
 	lastHeard atomic.Int64 // on the store's clock
 	nodes     atomic.Int64 // as last heard
 	away      atomic.Bool  // Redis does not answer
+	lostAt    atomic.Int64 // when that was noticed
 	era       atomic.Pointer[string]
 
 	syncing sync.Mutex // one round of sync at a time
@@ -72,7 +75,7 @@ func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store,
 		return nil, fmt.Errorf("cannot reach the shared key store: %w", err)
 	}
 	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
-	r := &shared{store: s, client: client, log: log, node: randomID(), done: make(chan struct{})}
+	r := &shared{store: s, client: client, log: log, node: randomID(), kept: keptDeleted, done: make(chan struct{})}
 	r.leases.of = r
 	s.kept, s.shared = r, r
 	ctx, stop := context.WithCancel(context.Background())
@@ -112,37 +115,41 @@ func (r *shared) live(ctx context.Context) {
 
 // lost notes that Redis does not answer.
 func (r *shared) lost(err error) {
-	if !r.away.Swap(true) {
+	if !r.away.Load() {
+		r.lostAt.Store(int64(r.store.now()))
+		r.away.Store(true)
 		r.log.Error("the shared key store does not answer; keys that are known go on working, on what is left of their leases, then on a share of their limits", "error", err)
 	}
 }
 
+var errAnswer = errors.New("the shared key store's answer has another shape")
+
 // beat says that this node lives, and deals with what it hears.
 func (r *shared) beat(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, beatWait)
-	defer cancel()
 	known, cut := r.era.Load(), "0"
 	if known != nil && r.store.now()-time.Duration(r.lastHeard.Load()) > cutOff {
 		cut = "1"
 	}
-	answer, err := beatScript.Exec(ctx, r.client, []string{redisNodes, redisEra, redisVersion},
+	soon, cancel := context.WithTimeout(ctx, beatWait)
+	defer cancel()
+	answer, err := beatScript.Exec(soon, r.client, []string{redisNodes, redisEra, redisVersion},
 		[]string{r.node, cut, randomID(), millis(settleTime), millis(missedAfter), flag(known != nil)}).ToArray()
 	if err != nil {
 		return err
 	}
-	if len(answer) != 4 {
-		return errors.New("an answer of another shape")
+	if len(answer) != 3 {
+		return errAnswer
 	}
 	era, err := answer[0].ToString()
-	nodes, nerr := answer[2].AsInt64()
-	version, verr := answer[3].AsInt64()
+	nodes, nerr := answer[1].AsInt64()
+	version, verr := answer[2].AsInt64()
 	if err := errors.Join(err, nerr, verr); err != nil {
 		return err
 	}
 	r.nodes.Store(max(1, nodes))
 	if known != nil && *known != era {
 		// What was spent of late is not counted in the new era. Until it is, nothing is spent here.
-		if err := r.leases.declare(era); err != nil {
+		if err := r.leases.declare(ctx, era); err != nil {
 			return err
 		}
 		r.log.Warn("a new era of the shared key store: it was emptied, or a node was cut off", "nodes", nodes)
@@ -154,9 +161,9 @@ func (r *shared) beat(ctx context.Context) error {
 	}
 	switch seen := r.seen.Load(); {
 	case uint64(version) < seen:
-		return r.restore(context.WithoutCancel(ctx), seen)
+		return r.restore(ctx, seen)
 	case uint64(version) > seen:
-		return r.sync(context.WithoutCancel(ctx))
+		return r.sync(ctx)
 	}
 	return nil
 }
@@ -177,8 +184,8 @@ func (r *shared) sync(ctx context.Context) error {
 	for {
 		ctx, cancel := context.WithTimeout(ctx, changeWait)
 		answer, err := sinceScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
-			[]string{strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(batch), keptDeleted}).AsStrSlice()
-		if err == nil && len(answer) > 2 && answer[1] == "1" {
+			[]string{strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(batch), strconv.Itoa(r.kept)}).AsStrSlice()
+		if err == nil && len(answer) > 3 && (answer[1] == "1" || slices.Contains(answer[3:], everything)) {
 			err = r.forgetUnknown(ctx)
 		}
 		cancel()
@@ -194,14 +201,13 @@ func (r *shared) sync(ctx context.Context) error {
 
 // apply has an answer of sinceScript take effect, and reports whether there is more.
 func (r *shared) apply(answer []string) (more bool, err error) {
-	bad := errors.New("an answer of another shape")
 	if len(answer) < 3 {
-		return false, bad
+		return false, errAnswer
 	}
 	version, verr := strconv.ParseUint(answer[0], 10, 64)
 	gone, gerr := strconv.Atoi(answer[2])
 	if verr != nil || gerr != nil || len(answer) < 3+gone || (len(answer)-3-gone)%3 != 0 {
-		return false, bad
+		return false, errAnswer
 	}
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
@@ -214,7 +220,7 @@ func (r *shared) apply(answer []string) (more bool, err error) {
 	for i := 0; i < len(records); i += 3 {
 		rev, err := strconv.ParseUint(records[i+1], 10, 64)
 		if err != nil {
-			return false, bad
+			return false, errAnswer
 		}
 		if k, ok := r.store.byID.Load(records[i]); ok && k.rev >= rev {
 			continue // this node's own change
@@ -229,6 +235,8 @@ func (r *shared) apply(answer []string) (more bool, err error) {
 
 // forgetUnknown drops keys that the store does not have: it has forgotten when they were deleted.
 func (r *shared) forgetUnknown(ctx context.Context) error {
+	r.store.mu.Lock() // or a key that is made meanwhile would be unknown
+	defer r.store.mu.Unlock()
 	ids, err := r.client.Do(ctx, r.client.B().Hkeys().Key(redisRecords).Build()).AsStrSlice()
 	if err != nil {
 		return err
@@ -237,8 +245,6 @@ func (r *shared) forgetUnknown(ctx context.Context) error {
 	for _, id := range ids {
 		there[id] = true
 	}
-	r.store.mu.Lock()
-	defer r.store.mu.Unlock()
 	r.store.byID.Range(func(id string, k *Key) bool {
 		if !there[id] {
 			r.store.forget(k)
@@ -277,7 +283,7 @@ func (r *shared) restore(ctx context.Context, seen uint64) error {
 		}
 	}
 	return restoreScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted, gathered},
-		[]string{strconv.FormatUint(seen, 10)}).Error()
+		[]string{strconv.FormatUint(seen, 10), everything}).Error()
 }
 
 // put writes a record, if nobody else has changed it since rev.
@@ -294,22 +300,22 @@ func (r *shared) remove(id string, rev uint64) error {
 	return err
 }
 
-// errChanged is of a key that another node has changed.
-var errChanged = errors.New("another node has changed this key at the same moment; try again")
-
 // change is called with the store's mu held.
 func (r *shared) change(id string, rev uint64, value string) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), changeWait)
 	defer cancel()
 	version, err := changeScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
-		[]string{id, strconv.FormatUint(rev, 10), value, strconv.FormatUint(r.seen.Load(), 10), keptDeleted}).AsInt64()
+		[]string{id, strconv.FormatUint(rev, 10), value, strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(r.kept)}).AsInt64()
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case version == -1:
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, errChanged)
+		return 0, ErrConflict
 	case version < 0:
 		return 0, fmt.Errorf("%w: it has lost changes and is being given them back", ErrUnavailable)
+	}
+	if v := uint64(version); v == r.seen.Load()+1 {
+		r.seen.Store(v) // nobody else has changed anything in between, and this is about to be in the index
 	}
 	return uint64(version), nil
 }

@@ -99,13 +99,30 @@ func TestSharedKeys(t *testing.T) {
 	}
 }
 
-// admitted is how many of the decisions of nodes, as fast as they can, were admissions, and when.
+// admissions are those that were seen: each was between two moments.
 type admissions struct {
 	mu  sync.Mutex
-	at  []time.Time
+	all upstreamtest.Moments
 	per []int
 }
 
+func (a *admissions) add(node int, before time.Time) {
+	after := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all = append(a.all, upstreamtest.Moment{After: before, Before: after})
+	if a.per != nil {
+		a.per[node]++
+	}
+}
+
+func (a *admissions) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.all)
+}
+
+// drive has all nodes ask as fast as they can.
 func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 	a.per = make([]int, len(nodes))
 	var wg sync.WaitGroup
@@ -119,10 +136,7 @@ func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 				for ctx.Err() == nil && !n.dead.Load() {
 					before := time.Now()
 					if _, ok, _ := k.Admit(n.now()); ok {
-						a.mu.Lock()
-						a.at = append(a.at, before)
-						a.per[i]++
-						a.mu.Unlock()
+						a.add(i, before)
 					} else {
 						time.Sleep(200 * time.Microsecond)
 					}
@@ -131,27 +145,6 @@ func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 		}
 	}
 	wg.Wait()
-}
-
-// most is how many admissions the fullest interval of length period has.
-func (a *admissions) most(period time.Duration) (most int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	at := a.at
-	// Those of several goroutines are not quite in order.
-	for i := 1; i < len(at); i++ {
-		for j := i; j > 0 && at[j].Before(at[j-1]); j-- {
-			at[j], at[j-1] = at[j-1], at[j]
-		}
-	}
-	first := 0
-	for i := range at {
-		for at[i].Sub(at[first]) > period {
-			first++
-		}
-		most = max(most, i-first+1)
-	}
-	return most
 }
 
 // TestSharedLimit: over any period all nodes together admit no more than the limit, and one busy one
@@ -173,27 +166,27 @@ func TestSharedLimit(t *testing.T) {
 		var a admissions
 		a.drive(ctx, nodes, made.ID)
 		cancel()
-		if most := a.most(period); most > limit {
+		if most := a.all.Most(period); most > limit {
 			t.Errorf("%d nodes: %d admissions in a period, the limit is %d", count, most, limit)
 		}
-		least := 5 * limit * 95 / 100
-		if len(a.at) < least {
-			t.Errorf("%d nodes: %d admissions in five periods and a half, less than %d: %v", count, len(a.at), least, a.per)
+		least := 4 * limit // TestOneBusyNode is stricter
+		if len(a.all) < least {
+			t.Errorf("%d nodes: %d admissions in five periods and a half, less than %d: %v", count, len(a.all), least, a.per)
 		}
-		t.Logf("%d nodes: %d in 5.5 periods, most %d, %v", count, len(a.at), a.most(period), a.per)
+		t.Logf("%d nodes: %d in 5.5 periods, most %d, %v", count, len(a.all), a.all.Most(period), a.per)
 	}
 }
 
 // TestOneBusyNode: a node that always asks gets at least 95% of a limit.
 func TestOneBusyNode(t *testing.T) {
-	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	n := openNode(t, redis.URL())
 	const limit, period, cycles = 200, 4 * time.Second, 2
 	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
 	k, _ := n.Get(made.ID)
 	var first time.Time
-	for admitted := 0; admitted <= cycles*limit; {
+	deadline := time.Now().Add(time.Minute)
+	for admitted := 0; admitted <= cycles*limit && time.Now().Before(deadline); {
 		if _, ok, _ := k.Admit(n.now()); !ok {
 			time.Sleep(time.Millisecond)
 			continue
@@ -234,11 +227,9 @@ func TestSharedTokens(t *testing.T) {
 						time.Sleep(time.Millisecond)
 						continue
 					}
+					a.add(0, before)
 					time.Sleep(10 * time.Millisecond)
 					c.Settle(n.now(), used)
-					a.mu.Lock()
-					a.at = append(a.at, before)
-					a.mu.Unlock()
 				}
 			})
 		}
@@ -246,7 +237,7 @@ func TestSharedTokens(t *testing.T) {
 	time.Sleep(5 * period)
 	cancel()
 	wg.Wait()
-	most, all := a.most(period)*used, len(a.at)*used
+	most, all := a.all.Most(period)*used, len(a.all)*used
 	if most > limit || all < 5*limit*6/10 {
 		t.Errorf("%d tokens in a period and %d in five, the limit is %d", most, all, limit)
 	}
@@ -259,6 +250,22 @@ func TestSharedTokens(t *testing.T) {
 	t.Logf("%d in five periods, %d in one", all, most)
 }
 
+// onTheirOwn waits until the nodes admit without Redis: nothing for a period, then each its part.
+func onTheirOwn(t *testing.T, a *admissions, period time.Duration, limit int) {
+	t.Helper()
+	time.Sleep(period / 2) // leases are over
+	before := a.count()
+	time.Sleep(period / 4)
+	if n := a.count() - before; n > 0 {
+		t.Errorf("%d admissions before anybody knows what the others have spent", n)
+	}
+	before = a.count()
+	time.Sleep(3 * period)
+	if n := a.count() - before; n == 0 || n > 4*limit {
+		t.Errorf("%d admissions in three periods without Redis", n)
+	}
+}
+
 // TestSharedFaults: whatever becomes of Redis, or of a node, over any period no more is admitted than the
 // limit, and when it is over all is as before.
 func TestSharedFaults(t *testing.T) {
@@ -266,11 +273,11 @@ func TestSharedFaults(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		lag  time.Duration // of each node's clock
-		do   func(t *testing.T, redis *upstreamtest.Redis, nodes []testNode)
-		cut  bool // for longer than it takes to be missed
+		do   func(t *testing.T, redis *upstreamtest.Redis, nodes []testNode, a *admissions)
 	}{
-		{name: "Redis is killed", cut: true, do: func(t *testing.T, redis *upstreamtest.Redis, nodes []testNode) {
+		{name: "Redis is killed", do: func(t *testing.T, redis *upstreamtest.Redis, nodes []testNode, a *admissions) {
 			redis.Kill()
+			onTheirOwn(t, a, period, limit)
 			eventually(t, "all have noticed", func() bool {
 				for _, n := range nodes {
 					if s, _ := n.Sharing(); s.Answers {
@@ -282,24 +289,23 @@ func TestSharedFaults(t *testing.T) {
 			if _, _, err := nodes[0].Create(Spec{Name: "y"}); !errors.Is(err, ErrUnavailable) {
 				t.Errorf("a key is made: %v", err)
 			}
-			time.Sleep(3 * period) // one without any, then the nodes' own parts
 			redis.Start()
 		}},
-		{name: "Redis is killed for a moment", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode) {
+		{name: "Redis is killed for a moment", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode, a *admissions) {
 			redis.Kill()
 			redis.Start()
 		}},
-		{name: "Redis is stopped", cut: true, do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode) {
+		{name: "Redis is stopped", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode, a *admissions) {
 			redis.Signal(syscall.SIGSTOP)
-			time.Sleep(3 * period)
+			onTheirOwn(t, a, period, limit)
 			redis.Signal(syscall.SIGCONT)
 		}},
-		{name: "Redis is emptied", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode) { redis.Command("FLUSHALL") }},
-		{name: "a node ends with leases", do: func(t *testing.T, _ *upstreamtest.Redis, nodes []testNode) {
+		{name: "Redis is emptied", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode, a *admissions) { redis.Command("FLUSHALL") }},
+		{name: "a node ends with leases", do: func(t *testing.T, _ *upstreamtest.Redis, nodes []testNode, _ *admissions) {
 			nodes[2].dead.Store(true)
 			nodes[2].shared.stop() // no word more
 		}},
-		{name: "clocks differ by a minute", lag: time.Minute, do: func(*testing.T, *upstreamtest.Redis, []testNode) {}},
+		{name: "clocks differ by a minute", lag: time.Minute, do: func(*testing.T, *upstreamtest.Redis, []testNode, *admissions) {}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -321,9 +327,7 @@ func TestSharedFaults(t *testing.T) {
 			done := make(chan struct{})
 			go func() { defer close(done); a.drive(ctx, nodes, made.ID) }()
 			time.Sleep(2 * period)
-			before := a.count()
-			test.do(t, redis, nodes)
-			alone := a.count() - before
+			test.do(t, redis, nodes, &a)
 			eventually(t, "all nodes hear of it again", func() bool {
 				for _, n := range nodes[:2] {
 					if s, _ := n.Sharing(); !s.Answers || s.Silent > 2*beatEvery {
@@ -338,14 +342,11 @@ func TestSharedFaults(t *testing.T) {
 			after = a.count() - after
 			cancel()
 			<-done
-			if most := a.most(period); most > limit {
+			if most := a.all.Most(period); most > limit {
 				t.Errorf("%d admissions in a period, the limit is %d", most, limit)
 			}
 			if after < 2*limit*9/10 {
 				t.Errorf("after it %d admissions in three periods", after)
-			}
-			if test.cut && (alone == 0 || alone > 4*limit) {
-				t.Errorf("%d admissions without Redis", alone)
 			}
 			for _, n := range nodes[:2] {
 				if n.Lookup([]byte(secret)) == nil {
@@ -356,15 +357,9 @@ func TestSharedFaults(t *testing.T) {
 			if late.Lookup([]byte(secret)) == nil {
 				t.Error("a node that comes now does not know the key")
 			}
-			t.Logf("%d before, %d meanwhile, %d after, most %d, %v", before, alone, after, a.most(period), a.per)
+			t.Logf("%d admissions, %d in three periods after it, most %d, %v", a.count(), after, a.all.Most(period), a.per)
 		})
 	}
-}
-
-func (a *admissions) count() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.at)
 }
 
 // BenchmarkLease is what Redis takes for one lease, with many asked for at once, of many keys.
@@ -399,4 +394,92 @@ func BenchmarkTake(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestLostChange: what a node was told is done is done, though Redis loses it.
+func TestLostChange(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
+	made, secret := create(t, a.Store, Spec{Name: "x"})
+	eventually(t, "the key is known", func() bool { return b.Lookup([]byte(secret)) != nil })
+	redis.Command("COPY", redisRecords, "old:records")
+	redis.Command("COPY", redisChanged, "old:changed")
+	if err := a.Delete(made.ID); err != nil {
+		t.Fatal(err)
+	}
+	// As after a failover to a replica that had not heard of it.
+	for _, args := range [][]string{{"COPY", "old:records", redisRecords, "REPLACE"}, {"COPY", "old:changed", redisChanged, "REPLACE"}, {"DEL", redisDeleted}, {"DECR", redisVersion}} {
+		redis.Command(args...)
+	}
+	eventually(t, "it is revoked everywhere", func() bool {
+		return a.Lookup([]byte(secret)) == nil && b.Lookup([]byte(secret)) == nil && strings.Contains(a.log.String(), "has lost changes")
+	})
+	if c := openNode(t, redis.URL()); c.Count() != 0 {
+		t.Error("it is there again")
+	}
+}
+
+// TestForgottenDeletions: a node that was away for longer than deleted keys are remembered.
+func TestForgottenDeletions(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
+	a.shared.kept, b.shared.kept = 3, 3
+	var ids []string
+	for range 10 {
+		made, _ := create(t, a.Store, Spec{Name: "x"})
+		ids = append(ids, made.ID)
+	}
+	eventually(t, "all are known", func() bool { return b.Count() == 10 })
+	b.shared.syncing.Lock() // it hears nothing
+	for _, id := range ids[:8] {
+		if err := a.Delete(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.shared.syncing.Unlock()
+	eventually(t, "what was deleted is gone", func() bool { return b.Count() == 2 })
+}
+
+// TestOverspentTokens: what was used beyond what was reserved is counted for all.
+func TestOverspentTokens(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
+	made, _ := create(t, a.Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(1000)), Period: ptr(Period(time.Hour))}})
+	eventually(t, "the key is known", func() bool { _, err := b.Get(made.ID); return err == nil })
+	ka, _ := a.Get(made.ID)
+	kb, _ := b.Get(made.ID)
+	c, _, admitted, _ := ka.Reserve(a.now(), 10)
+	if !admitted {
+		t.Fatal("not admitted")
+	}
+	c.Settle(a.now(), 980)
+	eventually(t, "the other node hears of it", func() bool {
+		c, _, admitted, _ := kb.Reserve(b.now(), 30)
+		if admitted {
+			c.Settle(b.now(), 0)
+		}
+		return !admitted
+	})
+	if c, _, admitted, _ := kb.Reserve(b.now(), 10); !admitted {
+		t.Error("what is left is not given")
+	} else {
+		c.Settle(b.now(), 10)
+	}
+}
+
+// TestLeaseIsNotAllocated: a request on a lease.
+func TestLeaseIsNotAllocated(t *testing.T) {
+	redis := upstreamtest.StartRedis(t)
+	n := openNode(t, redis.URL())
+	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(1_000_000)), Tokens: ptr(int64(1_000_000_000)), Period: ptr(Period(time.Hour))}})
+	k, _ := n.Get(made.ID)
+	for range 10_000 { // so that leases have grown
+		k.Admit(n.now())
+	}
+	if allocs := testing.AllocsPerRun(1000, func() { k.Admit(n.now()) }); allocs >= 1 {
+		t.Errorf("%.1f allocations", allocs)
+	}
 }

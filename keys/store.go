@@ -16,9 +16,12 @@ import (
 // ErrNotFound is the error for an id that no key has.
 var ErrNotFound = errors.New("no such key")
 
-// ErrUnavailable is the error for a change that could not be written: the store has given up its
-// file.
+// ErrUnavailable is the error for a change that could not be written: the store's file is another process's
+// now, or the shared store does not answer.
 var ErrUnavailable = errors.New("the key store cannot be written to now")
+
+// ErrConflict is the error for a change of a key that another node has changed at the same moment.
+var ErrConflict = errors.New("another node has changed this key at the same moment")
 
 // Store has the keys: in an index in memory, which reads go to without a lock, and where they are
 // kept. A change is kept before it takes effect.

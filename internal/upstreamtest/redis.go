@@ -39,9 +39,6 @@ func StartRedis(t TB, more ...string) *Redis {
 // URL is that of its first database.
 func (r *Redis) URL() string { return "redis://127.0.0.1:" + r.port + "/0" }
 
-// Port is where it listens.
-func (r *Redis) Port() string { return r.port }
-
 // Start starts it (again), with what it had. It has every change on disk before it is answered, as the docs advise.
 func (r *Redis) Start() {
 	r.t.Helper()
@@ -50,9 +47,13 @@ func (r *Redis) Start() {
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	for {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatal("redis-server does not answer")
+		}
 		conn, err := net.Dial("tcp", "127.0.0.1:"+r.port)
 		if err == nil {
+			_ = conn.SetDeadline(time.Now().Add(time.Second))
 			answer := make([]byte, 7)
 			_, _ = conn.Write([]byte("PING\r\n"))
 			n, _ := conn.Read(answer)
@@ -61,7 +62,6 @@ func (r *Redis) Start() {
 				return
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
