@@ -182,6 +182,13 @@ func TestRedisOverTLS(t *testing.T) {
 	if !strings.Contains(shown, "rediss://[redacted]@127.0.0.1:"+port+"/0") || strings.Contains(shown+l.log.String(), "sesame") {
 		t.Errorf("%s\n%s", shown, &l.log)
 	}
+	// Another process takes over; both have the store meanwhile.
+	http.DefaultClient.CloseIdleConnections()
+	l.signal(syscall.SIGUSR2)
+	l.ended(l.serves())
+	if _, text := l.node.call("GET", l.node.admin+"/api/keys", adminToken, ""); strings.Count(text, `"id":`) != 1 {
+		t.Errorf("%s", text)
+	}
 	http.DefaultClient.CloseIdleConnections()
 	l.signal(syscall.SIGTERM)
 	l.ended(l.pid)

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -9,89 +10,127 @@ import (
 	"sluice/limiter"
 )
 
-// sweep gives back what is left of leases that are over, and says what was spent without one.
-func (l *leases) sweep(ctx context.Context) {
-	now := l.of.store.now()
-	for _, s := range l.list() {
+// sweep gives back what is left of leases that over says are over, and says what was spent without one.
+func (l *leases) sweep(ctx context.Context, over func(*limiter.Lease) bool) {
+	l.mu.Lock()
+	all := make([]*share, 0, len(l.active))
+	for s := range l.active {
+		all = append(all, s)
+	}
+	l.mu.Unlock()
+	for some := range slices.Chunk(all, batch) {
 		if ctx.Err() != nil || l.silent(l.of.store.now()) {
 			return
 		}
-		s.settle(ctx, func(lease *limiter.Lease) bool { return lease.Over(now) })
+		l.settle(ctx, some, over)
 	}
 }
 
-// settle gives back what is over, and forgets s if nothing is left to be said of it.
-func (s *share) settle(ctx context.Context, over func(*limiter.Lease) bool) {
+// settle does that for some shares, in one round trip.
+func (l *leases) settle(ctx context.Context, some []*share, over func(*limiter.Lease) bool) {
 	ctx, cancel := context.WithTimeout(ctx, leaseWait)
 	defer cancel()
+	r := l.of
+	era, nodes := *r.era.Load(), r.nodes.Load()
+	var shares []*share
+	var says []report
+	var calls []rueidis.LuaExec
+	for _, s := range some {
+		if !s.quiet(over) {
+			continue
+		}
+		l.mu.Lock()
+		delete(l.active, s) // who has something to say after this notes it again
+		l.mu.Unlock()
+		s.mu.Lock()
+		w := s.shape
+		s.mu.Unlock()
+		if say := s.reported(w); !say.empty() && w.period > 0 {
+			shares, says = append(shares, s), append(says, say)
+			calls = append(calls, rueidis.LuaExec{Keys: []string{s.name, redisEra}, Args: leaseArgs(era, w, 0, 0, nodes, say)})
+		}
+	}
+	if len(calls) == 0 {
+		return
+	}
+	for i, answer := range leaseScript.ExecMulti(ctx, r.client, calls...) {
+		s := shares[i]
+		got, err := answer.AsIntSlice()
+		if err != nil || len(got) != 4 {
+			s.unreported(says[i])
+			l.note(s)
+			l.failed(errAnswer)
+			continue
+		}
+		s.free.Store(got[2])
+		s.refused.Store(0)
+	}
+}
+
+// quiet ends the lease if it is over, and reports whether there is none now.
+func (s *share) quiet(over func(*limiter.Lease) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lease := s.lease.Load()
-	if lease != nil && !over(lease) {
-		return
+	if lease == nil {
+		return true
 	}
-	if lease != nil {
-		if left := lease.End(); left > 0 {
-			s.comesBack(lease, left)
-			s.want = max(1, s.got-left)
-		}
-		s.lease.Store(nil)
+	if !over(lease) || !s.lease.CompareAndSwap(lease, nil) {
+		return false
 	}
-	if len(s.back) > 0 || s.extra > 0 {
-		answer, err := s.send(ctx, s.shape, 0, 0)
-		if err != nil {
-			s.of.failed(err)
-			return
-		}
-		s.free.Store(answer[2])
-		s.refused.Store(0)
+	if left := s.ended(lease); left > 0 {
+		s.want = max(1, s.got-left)
 	}
-	s.of.mu.Lock()
-	delete(s.of.active, s)
-	s.of.mu.Unlock()
+	return true
 }
 
-// giveAllBack is for the end of the process.
-func (l *leases) giveAllBack() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	for _, s := range l.list() {
-		if l.of.away.Load() {
-			return
-		}
-		s.settle(ctx, func(*limiter.Lease) bool { return true })
-	}
-}
+// declareTime is how long a node may take to say what it has spent of a thousand keys.
+const declareTime = 250 * time.Millisecond
 
 // declare says in a new era what this node has spent within the last period of each key. Its leases of the
-// era before hold no more.
+// era before hold no more. Called again after an error it goes on from where it was.
 func (l *leases) declare(ctx context.Context, era string) error {
-	l.declaring.Store(true)
-	defer l.declaring.Store(false)
 	r := l.of
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
-	defer cancel()
-	var all []rueidis.LuaExec
 	r.store.byID.Range(func(_ string, k *Key) bool {
 		for _, s := range k.shares() {
 			s.endEra()
 		}
-		for _, spent := range k.spent(r.store.now()) {
-			if spent.amount > 0 {
-				all = append(all, rueidis.LuaExec{Keys: []string{spent.share.name, redisEra}, Args: leaseArgs(era, spent.window, 0, 0, 1, spent.amount)})
+		return true
+	})
+	for some := range slices.Chunk(l.spendings(era), 2*batch) {
+		ctx, cancel := context.WithTimeout(ctx, settleTime)
+		calls := make([]rueidis.LuaExec, len(some))
+		for i, one := range some {
+			calls[i] = rueidis.LuaExec{Keys: []string{one.share.name, redisEra}, Args: leaseArgs(era, one.window, 0, 0, 1, report{extra: one.amount})}
+		}
+		var failed error
+		for i, answer := range leaseScript.ExecMulti(ctx, r.client, calls...) {
+			if err := answer.Error(); err != nil {
+				failed = err
+			} else {
+				some[i].share.declared = era // only follow's goroutine looks at it
+			}
+		}
+		cancel()
+		if failed != nil {
+			return failed
+		}
+	}
+	return nil
+}
+
+// spendings are what this node has spent within the last period of each limit, but for what was declared in the era.
+func (l *leases) spendings(era string) (all []spending) {
+	now := l.of.store.now()
+	l.of.store.byID.Range(func(_ string, k *Key) bool {
+		for _, one := range k.spent(now) {
+			if one.amount > 0 && (era == "" || one.share.declared != era) {
+				all = append(all, one)
 			}
 		}
 		return true
 	})
-	if len(all) == 0 {
-		return nil
-	}
-	for _, answer := range leaseScript.ExecMulti(ctx, r.client, all...) {
-		if err := answer.Error(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return all
 }
 
 func (s *share) endEra() {
@@ -100,7 +139,6 @@ func (s *share) endEra() {
 	if lease := s.lease.Swap(nil); lease != nil {
 		lease.End()
 	}
-	clear(s.back)
-	s.extra = 0
+	s.say = report{}
 	s.refused.Store(0)
 }

@@ -12,10 +12,8 @@ import (
 
 // leases are the parts of keys' limits that this node may spend without asking.
 type leases struct {
-	of *shared
-
-	declaring atomic.Bool  // what was spent
-	silence   atomic.Int64 // until when nobody asks, on the store's clock
+	of      *shared
+	silence atomic.Int64 // until when nobody asks, on the store's clock
 
 	mu     sync.Mutex
 	active map[*share]struct{} // that have something to give back, or to say
@@ -39,13 +37,22 @@ type share struct {
 	free    atomic.Int64 // what others may still lease, when it was last asked
 	refused atomic.Int64 // until when nothing is asked, on the store's clock
 	needed  atomic.Int64 // that is, as much as this or more
+	waiting atomic.Int64 // what those who wait for an answer need
 
-	mu    sync.Mutex // one asks at a time
-	got   int64      // of the lease, when it began
-	want  int64
-	back  map[int64]int64 // what is to be given back, by its 80th
-	extra int64           // spent without a lease
-	shape window          // as it was last asked for
+	asking chan struct{} // one asks at a time; a channel, so that the others need not wait for ever
+
+	mu       sync.Mutex
+	got      int64 // of the lease, when it began
+	want     int64
+	say      report
+	shape    window // as it was last asked for
+	declared string // the era in which what was spent before it was said
+}
+
+// report is what Redis is to be told.
+type report struct {
+	back  map[int64]int64 // what comes back of leases, by the 80th of a period in which they end
+	extra int64           // what was spent without a lease
 }
 
 // window is the limit of which a share is.
@@ -61,7 +68,7 @@ const mostPause = 250 * time.Millisecond
 func leaseTime(period time.Duration) time.Duration { return min(period/40, 5*time.Second) }
 
 func (l *leases) share(k kind, id string) *share {
-	return &share{of: l, name: redisWindows + string(k) + id, want: 1}
+	return &share{of: l, name: redisWindows + string(k) + id, want: 1, asking: make(chan struct{}, 1)}
 }
 
 // taken is the outcome of take.
@@ -74,29 +81,35 @@ const (
 	alone           // Redis does not answer: the node's own share counts
 )
 
-// take spends amount of w, asking for a lease if what there is does not do. retry is how long until it is worth
-// trying again.
+// take spends amount of w, asking for a lease if what there is does not do. It waits leaseWait at most. retry is how
+// long until it is worth trying again.
 func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
 	if t, lease, retry, settled := s.takeHere(w, amount); settled {
 		return t, lease, retry
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
+	defer cancel()
+	s.waiting.Add(amount)
+	defer s.waiting.Add(-amount)
+	select {
+	case s.asking <- struct{}{}:
+	case <-ctx.Done():
+		return uncounted, nil, leaseWait
+	}
+	defer func() { <-s.asking }()
 	if t, lease, retry, settled := s.takeHere(w, amount); settled { // somebody else has asked
 		return t, lease, retry
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
-	defer cancel()
-	retry, err := s.ask(ctx, w, amount)
-	if err != nil {
+	lease, retry, err := s.ask(ctx, w, amount)
+	switch {
+	case err != nil:
 		s.of.failed(err)
 		t, retry := s.withoutRedis(w.period)
 		return t, nil, retry
+	case lease == nil:
+		return exhausted, nil, retry
 	}
-	if l := s.lease.Load(); l != nil && l.Take(s.of.of.store.now(), amount) {
-		return granted, l, 0
-	}
-	return exhausted, nil, retry
+	return granted, lease, 0
 }
 
 // takeHere is what can be said without asking; settled is false where one must.
@@ -132,13 +145,16 @@ func (l *leases) silent(now time.Duration) bool {
 // withoutRedis is what holds while Redis does not answer: what others may have spent in the last period is not
 // known, so nothing is spent for one; then each node has its part. retry is how long until that.
 func (s *share) withoutRedis(period time.Duration) (t taken, retry time.Duration) {
-	now := s.of.of.store.now()
-	// Since it was noticed, not since it was last heard of: it may have given leases in between.
-	if until := time.Duration(s.of.of.lostAt.Load()) + period + leaseTime(period); now < until {
+	r := s.of.of
+	now := r.store.now()
+	// Since it was noticed, not since it was last heard of: it may have given leases in between. And not before
+	// this node takes itself for cut off, or nobody would ask what it has spent.
+	until := time.Duration(r.lostAt.Load()) + max(period+leaseTime(period), cutOff)
+	switch {
+	case !r.away.Load():
+		return uncounted, afterFailure
+	case now < until:
 		return uncounted, until - now
-	}
-	if s.of.declaring.Load() || !s.of.of.away.Load() {
-		return uncounted, beatEvery
 	}
 	return alone, 0
 }
@@ -177,74 +193,110 @@ func (s *share) adjust(state limiter.State, now time.Duration) limiter.State {
 	return state
 }
 
-// ask asks for a lease of amount at least, with mu held.
-func (s *share) ask(ctx context.Context, w window, amount int64) (retry time.Duration, err error) {
+// ask asks for a lease out of which amount is taken, and returns it; nil if there is none, and then how long until one
+// may be had. One goroutine at a time.
+func (s *share) ask(ctx context.Context, w window, amount int64) (lease *limiter.Lease, retry time.Duration, err error) {
 	r := s.of.of
-	now := r.store.now()
+	sent := r.store.now()
+	s.mu.Lock()
 	if old := s.lease.Swap(nil); old != nil {
-		left := old.End()
-		if left > 0 {
-			s.comesBack(old, left)
-		}
+		left := s.ended(old)
 		if used := s.got - left; left > 0 {
 			s.want = max(1, used+used/4)
-		} else {
-			s.want = min(2*s.want, w.limit) // spent before its end
+		} else { // spent before its end
+			s.want = 2 * s.want
 		}
 	}
+	s.want = min(max(s.want, 2*amount, s.waiting.Load()), w.limit)
 	want := max(amount, s.want)
+	s.mu.Unlock()
 	answer, err := s.send(ctx, w, amount, want)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	s.asked.Store(true)
 	s.free.Store(answer[2])
-	if answer[0] > 0 {
-		s.got = answer[0]
-		s.lease.Store(limiter.NewLease(answer[0], now+leaseTime(w.period), answer[1])) // since before it was asked for
+	now, until := r.store.now(), sent+leaseTime(w.period) // since before it was asked for
+	switch grant, mark := answer[0], answer[1]; {
+	case grant >= amount && now < until:
+		lease = limiter.NewLease(grant-amount, until, mark)
+		s.mu.Lock()
+		s.got = grant
+		s.lease.Store(lease)
+		s.mu.Unlock()
 		s.of.note(s)
-		return 0, nil
+		return lease, 0, nil
+	case grant > 0: // it came too late to be spent
+		s.comesBack(mark, grant)
+		return nil, time.Millisecond, nil
 	}
-	// Others may give something back before; so it is asked for again before long.
 	retry = time.Duration(answer[3]) * time.Millisecond
-	pause := min(retry, max(w.period/400, time.Millisecond), mostPause)
 	s.needed.Store(amount)
-	s.refused.Store(int64(r.store.now() + pause))
-	return retry, nil
+	s.refused.Store(int64(now + min(retry, max(w.period/400, time.Millisecond), mostPause)))
+	return nil, retry, nil
 }
 
-// leaseArgs are those of leaseScript, but for what comes back.
-func leaseArgs(era string, w window, least, want, nodes, extra int64) []string {
-	args := []string{era, millis(w.period), "", "", "", millis(leaseTime(w.period)), "", ""}
-	for i, n := range map[int]int64{2: w.limit, 3: least, 4: want, 6: nodes, 7: extra} {
-		args[i] = strconv.FormatInt(n, 10)
+// ended ends a lease and notes what comes back of it. With mu held.
+func (s *share) ended(lease *limiter.Lease) (left int64) {
+	if left = lease.End(); left > 0 {
+		s.say.add(lease.Mark, left)
+	}
+	return left
+}
+
+func (r *report) add(mark, amount int64) {
+	if r.back == nil {
+		r.back = map[int64]int64{}
+	}
+	r.back[mark] += amount
+}
+
+func (r *report) empty() bool { return len(r.back) == 0 && r.extra == 0 }
+
+// leaseArgs are those of leaseScript.
+func leaseArgs(era string, w window, least, want, nodes int64, say report) []string {
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	args := []string{era, millis(w.period), number(w.limit), number(least), number(want), millis(leaseTime(w.period)), number(nodes), number(say.extra)}
+	for mark, n := range say.back {
+		args = append(args, number(mark), number(n))
 	}
 	return args
 }
 
-// send asks Redis, and says what comes back and what was spent without a lease. With mu held.
+// reported takes what Redis is to be told; unreported puts it back where that has failed.
+func (s *share) reported(w window) report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shape = w
+	say := s.say
+	s.say = report{}
+	return say
+}
+
+func (s *share) unreported(say report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.say.extra += say.extra
+	for mark, n := range say.back {
+		s.say.add(mark, n)
+	}
+}
+
+// send asks Redis, and says what comes back and what was spent without a lease.
 func (s *share) send(ctx context.Context, w window, least, want int64) ([]int64, error) {
 	r := s.of.of
-	s.shape = w
-	era := r.era.Load()
-	if era == nil {
-		return nil, errAnswer
+	say := s.reported(w)
+	answer, err := leaseScript.Exec(ctx, r.client, []string{s.name, redisEra}, leaseArgs(*r.era.Load(), w, least, want, r.nodes.Load(), say)).AsIntSlice()
+	if err == nil && len(answer) != 4 {
+		err = errAnswer
 	}
-	args := leaseArgs(*era, w, least, want, r.nodes.Load(), s.extra)
-	for ends, n := range s.back {
-		args = append(args, strconv.FormatInt(ends, 10), strconv.FormatInt(n, 10))
-	}
-	answer, err := leaseScript.Exec(ctx, r.client, []string{s.name, redisEra}, args).AsIntSlice()
-	switch {
-	case err != nil:
+	if err != nil {
+		s.unreported(say)
 		return nil, err
-	case len(answer) != 4:
-		return nil, errAnswer
-	case answer[0] < 0: // a new era: it is told of at the next beat
+	}
+	if answer[0] < 0 { // a new era: what was spent is said in it anew
 		return []int64{0, 0, 0, beatEvery.Milliseconds()}, nil
 	}
-	clear(s.back)
-	s.extra = 0
 	return answer, nil
 }
 
@@ -253,25 +305,21 @@ func (s *share) give(lease *limiter.Lease, amount int64) {
 	if lease == nil || amount <= 0 || lease.Give(s.of.of.store.now(), amount) {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.comesBack(lease, amount)
-	s.of.note(s)
+	s.comesBack(lease.Mark, amount)
 }
 
-// comesBack notes what is to be given back of a lease. With mu held.
-func (s *share) comesBack(lease *limiter.Lease, amount int64) {
-	if s.back == nil {
-		s.back = map[int64]int64{}
-	}
-	s.back[lease.Mark] += amount
+func (s *share) comesBack(mark, amount int64) {
+	s.mu.Lock()
+	s.say.add(mark, amount)
+	s.mu.Unlock()
+	s.of.note(s)
 }
 
 // overspent notes what was used beyond what was taken.
 func (s *share) overspent(amount int64) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.extra += amount
+	s.say.extra += amount
+	s.mu.Unlock()
 	s.of.note(s)
 }
 
@@ -283,14 +331,4 @@ func (l *leases) note(s *share) {
 		l.active = map[*share]struct{}{}
 	}
 	l.active[s] = struct{}{}
-}
-
-func (l *leases) list() []*share {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	all := make([]*share, 0, len(l.active))
-	for s := range l.active {
-		all = append(all, s)
-	}
-	return all
 }

@@ -9,7 +9,8 @@ const (
 	redisChanged = "sluice:changed" // sorted set: id → version of its newest change
 	redisDeleted = "sluice:deleted" // the same of those that were deleted, the newest keptDeleted
 	redisNodes   = "sluice:nodes"   // sorted set: node → when it was heard of
-	redisEra     = "sluice:era"     // hash: id, opens
+	redisEra     = "sluice:era"     // hash: id, opens (when leases begin to be given), server (the run_id of Redis)
+	redisLineage = "sluice:lineage" // an id of this history of changes
 	redisWindows = "sluice:window:" // and the kind, and the key's id: hash, see leaseScript
 
 	// everything stands among the deleted for all that is not there.
@@ -86,27 +87,30 @@ redis.call('ZADD', KEYS[4], ARGV[1], ARGV[2])
 redis.call('DEL', KEYS[5])
 return 1`)
 
-// beatScript says that a node lives. It returns the era, how many nodes there are, and the version of the keys.
+// beatScript says that a node lives. It returns the era, in how long leases are given in it, how many nodes there are, the
+// lineage of the keys' changes and their version.
 //
-// An era ends when somebody may have spent what is not counted here: Redis was emptied, or the node has heard
-// nothing for longer than cutOff. In a new one every node says what it has spent of late, and
-// leases are given when all have had the time to.
+// An era ends when somebody may have spent what is not counted here: Redis was emptied, is another process than before (which
+// may have lost something), or the node has heard nothing for longer than cutOff. In a new one every node says what it has spent
+// of late, and leases are given when all have had the time to: each puts that off by what it needs.
 //
-// KEYS: nodes, era, version. ARGV: node, whether it was cut off, an id for a new era, the time to say what was spent,
-// after which time a node is missed, whether it knows an era.
+// KEYS: nodes, era, version, lineage. ARGV: node, the era it knows, whether it was cut off, an id for a new era, the time it needs to say what it
+// has spent, after which time a node is missed, the lineage it knows or a new one.
 var beatScript = rueidis.NewLuaScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local era = redis.call('HMGET', KEYS[2], 'id', 'opens')
-if not era[1] or (ARGV[2] == '1' and now >= tonumber(era[2])) then
-  local opens = now
-  if ARGV[6] == '1' then opens = now + tonumber(ARGV[4]) end
-  redis.call('HSET', KEYS[2], 'id', ARGV[3], 'opens', opens)
-  era = {ARGV[3], opens}
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local era = redis.call('HMGET', KEYS[2], 'id', 'opens', 'server')
+local settle, opens = tonumber(ARGV[5]), tonumber(era[2] or 0)
+if not era[1] or era[3] ~= server or opens > now + 600000 or (ARGV[3] == '1' and ARGV[2] == era[1] and now >= opens) then
+  era[1], opens = ARGV[4], now + settle
 end
+if ARGV[2] ~= '' and ARGV[2] ~= era[1] then opens = math.max(opens, now + settle) end
+redis.call('HSET', KEYS[2], 'id', era[1], 'opens', opens, 'server', server)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[5]))
-return {era[1], redis.call('ZCARD', KEYS[1]), tonumber(redis.call('GET', KEYS[3]) or 0)}`)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[6]))
+redis.call('SET', KEYS[4], ARGV[7], 'NX')
+return {era[1], math.max(0, opens - now), redis.call('ZCARD', KEYS[1]), redis.call('GET', KEYS[4]), tonumber(redis.call('GET', KEYS[3]) or 0)}`)
 
 // leaseScript gives a part of a key's limit to a node, for a time. What is given is counted until that time is
 // over and a period after it: then whatever the node admitted with it is older than the period. So in any
@@ -122,8 +126,10 @@ return {era[1], redis.call('ZCARD', KEYS[1]), tonumber(redis.call('GET', KEYS[3]
 var leaseScript = rueidis.NewLuaScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local era = redis.call('HMGET', KEYS[2], 'id', 'opens')
+local era = redis.call('HMGET', KEYS[2], 'id', 'opens', 'server')
 if era[1] ~= ARGV[1] then return {-1, 0, 0, 0} end
+-- Another process than the one in which the era began may have lost what was counted. The next beat begins a new era.
+if tonumber(ARGV[5]) > 0 and era[3] ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then return {-1, 0, 0, 0} end
 local period, limit, least, want, lease, nodes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local h = redis.call('HMGET', KEYS[1], 'era', 'period', 'sum', 'oldest', 'now')
 now = math.max(now, tonumber(h[5] or 0))

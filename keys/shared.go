@@ -17,6 +17,8 @@ import (
 
 	"github.com/puzpuzpuz/xsync/v4"
 	"github.com/redis/rueidis"
+
+	"sluice/limiter"
 )
 
 const (
@@ -33,6 +35,8 @@ const (
 	missedAfter = 10 * time.Second
 	// changeWait bounds a change of a key.
 	changeWait = 5 * time.Second
+	// countEvery is how often a node counts of how many limits it has spent something.
+	countEvery = 10 * time.Second
 	// batch is how many records are read at a time.
 	batch = 500
 )
@@ -45,6 +49,7 @@ type shared struct {
 	log    *slog.Logger
 	node   string
 	seen   atomic.Uint64 // version of the keys up to which the index has all changes
+	own    atomic.Uint64 // that of this node's newest change
 	kept   int           // deleted keys that Redis remembers
 
 	lastHeard atomic.Int64 // on the store's clock
@@ -52,12 +57,19 @@ type shared struct {
 	away      atomic.Bool  // Redis does not answer
 	lostAt    atomic.Int64 // when that was noticed
 	era       atomic.Pointer[string]
+	newEra    atomic.Pointer[string] // in which it is to be said what was spent, before it is the era
+	lineage   atomic.Pointer[string]
+	version   atomic.Uint64 // of the keys, as last heard
+	missed    atomic.Uint64 // the version that this node knew of when an older one was heard; 0 for none
+	stray     atomic.Bool   // the lineage has become another
+	spenders  atomic.Int64  // limits of which something was spent lately
+	counted   time.Duration // when those were counted
 
 	syncing sync.Mutex // one round of sync at a time
 	leases  leases
 
-	stop context.CancelFunc
-	done chan struct{}
+	stop  context.CancelFunc
+	ended sync.WaitGroup
 }
 
 // OpenShared opens a store that other nodes use too, at a redis:// or rediss:// URL, and loads every
@@ -75,17 +87,20 @@ func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store,
 		return nil, fmt.Errorf("cannot reach the shared key store: %w", err)
 	}
 	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
-	r := &shared{store: s, client: client, log: log, node: randomID(), kept: keptDeleted, done: make(chan struct{})}
+	r := &shared{store: s, client: client, log: log, node: randomID(), kept: keptDeleted}
 	r.leases.of = r
 	s.kept, s.shared = r, r
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	if err := cmp.Or(r.sync(ctx), r.beat(ctx)); err != nil {
+	opens, err := r.beat(ctx)
+	if err = cmp.Or(err, r.follow(ctx)); err != nil {
 		stop()
 		client.Close()
 		return nil, fmt.Errorf("cannot load the shared key store: %w", err)
 	}
-	go r.live(ctx)
+	r.ended.Go(func() { r.every(ctx, r.beatOnce) })
+	r.ended.Go(func() { r.every(ctx, r.work) })
+	time.Sleep(min(opens, 2*settleTime)) // only for who comes in a new era: better than to refuse so long
 	return s, nil
 }
 
@@ -95,9 +110,8 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// live beats until Close.
-func (r *shared) live(ctx context.Context) {
-	defer close(r.done)
+// every does something twice a second until Close.
+func (r *shared) every(ctx context.Context, do func(context.Context)) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
@@ -105,11 +119,29 @@ func (r *shared) live(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			do(ctx)
 		}
-		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
-			r.lost(err)
-		}
-		r.leases.sweep(ctx)
+	}
+}
+
+func (r *shared) beatOnce(ctx context.Context) {
+	if _, err := r.beat(ctx); err != nil && ctx.Err() == nil {
+		r.lost(err)
+	}
+}
+
+// work does what may take longer than a beat: what has been heard, and what is to be given back.
+func (r *shared) work(ctx context.Context) {
+	if r.away.Load() {
+		return
+	}
+	if err := r.follow(ctx); err != nil && ctx.Err() == nil {
+		r.log.Warn("the shared key store does not answer as it should; trying again", "error", err)
+	}
+	r.leases.sweep(ctx, func(l *limiter.Lease) bool { return l.Over(r.store.now()) })
+	if now := r.store.now(); now-r.counted > countEvery {
+		r.counted = now
+		r.spenders.Store(int64(len(r.leases.spendings(""))))
 	}
 }
 
@@ -124,58 +156,122 @@ func (r *shared) lost(err error) {
 
 var errAnswer = errors.New("the shared key store's answer has another shape")
 
-// beat says that this node lives, and deals with what it hears.
-func (r *shared) beat(ctx context.Context) error {
-	known, cut := r.era.Load(), "0"
-	if known != nil && r.store.now()-time.Duration(r.lastHeard.Load()) > cutOff {
-		cut = "1"
+// beat says that this node lives, and notes what it hears; follow deals with it. opens is how long until
+// leases are given.
+func (r *shared) beat(ctx context.Context) (opens time.Duration, err error) {
+	known, cut, lineage := "", "0", randomID()
+	if era := r.era.Load(); era != nil {
+		known = *era
+		if r.store.now()-time.Duration(r.lastHeard.Load()) > cutOff {
+			cut = "1"
+		}
 	}
-	soon, cancel := context.WithTimeout(ctx, beatWait)
+	if l := r.lineage.Load(); l != nil {
+		lineage = *l
+	}
+	newest := r.newest() // before it is heard how far Redis is
+	settle := settleTime + declareTime*time.Duration(r.spenders.Load()/1000)
+	ctx, cancel := context.WithTimeout(ctx, beatWait)
 	defer cancel()
-	answer, err := beatScript.Exec(soon, r.client, []string{redisNodes, redisEra, redisVersion},
-		[]string{r.node, cut, randomID(), millis(settleTime), millis(missedAfter), flag(known != nil)}).ToArray()
+	answer, err := beatScript.Exec(ctx, r.client, []string{redisNodes, redisEra, redisVersion, redisLineage},
+		[]string{r.node, known, cut, randomID(), millis(settle), millis(missedAfter), lineage}).ToArray()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if len(answer) != 3 {
-		return errAnswer
+	if len(answer) != 5 {
+		return 0, errAnswer
 	}
 	era, err := answer[0].ToString()
-	nodes, nerr := answer[1].AsInt64()
-	version, verr := answer[2].AsInt64()
-	if err := errors.Join(err, nerr, verr); err != nil {
-		return err
+	wait, werr := answer[1].AsInt64()
+	nodes, nerr := answer[2].AsInt64()
+	lineage, lerr := answer[3].ToString()
+	version, verr := answer[4].AsInt64()
+	if err := errors.Join(err, werr, nerr, lerr, verr); err != nil {
+		return 0, err
+	}
+	switch {
+	case known == "":
+		r.era.Store(&era)
+	case known != era:
+		r.newEra.Store(&era)
+	default:
+		r.newEra.Store(nil)
+	}
+	if old := r.lineage.Load(); old != nil && *old != lineage {
+		r.stray.Store(true)
+	}
+	r.lineage.Store(&lineage)
+	r.version.Store(uint64(version))
+	r.missed.Store(0)
+	if uint64(version) < newest {
+		r.missed.Store(newest)
 	}
 	r.nodes.Store(max(1, nodes))
-	if known != nil && *known != era {
-		// What was spent of late is not counted in the new era. Until it is, nothing is spent here.
-		if err := r.leases.declare(ctx, era); err != nil {
-			return err
-		}
-		r.log.Warn("a new era of the shared key store: it was emptied, or a node was cut off", "nodes", nodes)
-	}
-	r.era.Store(&era)
 	r.lastHeard.Store(int64(r.store.now()))
 	if r.away.Swap(false) {
 		r.log.Info("the shared key store answers again", "nodes", nodes)
 	}
-	switch seen := r.seen.Load(); {
-	case uint64(version) < seen:
-		return r.restore(ctx, seen)
-	case uint64(version) > seen:
+	return time.Duration(wait) * time.Millisecond, nil
+}
+
+// follow deals with what was heard: a new era, another lineage, another version.
+func (r *shared) follow(ctx context.Context) error {
+	if era := r.newEra.Load(); era != nil && *era != *r.era.Load() {
+		// What was spent of late is not counted in it. Until it is, nothing is leased here.
+		if err := r.leases.declare(ctx, *era); err != nil {
+			return err
+		}
+		r.era.Store(era)
+		r.log.Warn("a new era of the shared key store: it is another process or was emptied, or a node was cut off")
+	}
+	if r.stray.Load() {
+		return r.merge(ctx)
+	}
+	if missed := r.missed.Load(); missed > 0 {
+		return r.restore(ctx, missed)
+	}
+	if r.version.Load() > r.seen.Load() {
 		return r.sync(ctx)
 	}
 	return nil
 }
 
-func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+// newest is the newest version that this node knows of.
+func (r *shared) newest() uint64 { return max(r.seen.Load(), r.own.Load()) }
 
-func flag(is bool) string {
-	if is {
-		return "1"
+// merge is for a store that has begun anew while this node was not looking: what it has is taken, and what this node
+// knows besides is written there.
+func (r *shared) merge(ctx context.Context) error {
+	r.log.Error("the shared key store has begun anew; it is given the keys that it lacks")
+	var old []*Key
+	r.store.mu.Lock()
+	r.store.byID.Range(func(_ string, k *Key) bool {
+		k.rev = 0
+		old = append(old, k)
+		return true
+	})
+	r.seen.Store(0)
+	r.own.Store(0)
+	r.store.mu.Unlock()
+	if err := r.sync(ctx); err != nil {
+		return err
 	}
-	return "0"
+	for _, k := range old {
+		r.store.mu.Lock()
+		var err error
+		if k.rev == 0 { // not there
+			k.rev, err = r.put(k.record(), 0)
+		}
+		r.store.mu.Unlock()
+		if err != nil && !errors.Is(err, ErrConflict) { // another node was first
+			return err
+		}
+	}
+	r.stray.Store(false)
+	return nil
 }
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // sync reads what has changed.
 func (r *shared) sync(ctx context.Context) error {
@@ -305,7 +401,7 @@ func (r *shared) change(id string, rev uint64, value string) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), changeWait)
 	defer cancel()
 	version, err := changeScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
-		[]string{id, strconv.FormatUint(rev, 10), value, strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(r.kept)}).AsInt64()
+		[]string{id, strconv.FormatUint(rev, 10), value, strconv.FormatUint(r.newest(), 10), strconv.Itoa(r.kept)}).AsInt64()
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -314,16 +410,16 @@ func (r *shared) change(id string, rev uint64, value string) (uint64, error) {
 	case version < 0:
 		return 0, fmt.Errorf("%w: it has lost changes and is being given them back", ErrUnavailable)
 	}
-	if v := uint64(version); v == r.seen.Load()+1 {
-		r.seen.Store(v) // nobody else has changed anything in between, and this is about to be in the index
-	}
+	r.own.Store(uint64(version))
 	return uint64(version), nil
 }
 
 func (r *shared) close() error {
 	r.stop()
-	<-r.done
-	r.leases.giveAllBack()
+	r.ended.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	r.leases.sweep(ctx, func(*limiter.Lease) bool { return true })
 	r.leave()
 	r.client.Close()
 	return nil

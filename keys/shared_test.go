@@ -75,9 +75,12 @@ func TestSharedKeys(t *testing.T) {
 		wg.Go(func() {
 			for range 50 {
 				_, err := n.Update(made.ID, func(s *Spec) error { s.Name += "+"; return nil })
-				if err == nil {
+				switch {
+				case err == nil:
 					changes.Add(1)
-				} else {
+				case !errors.Is(err, ErrConflict):
+					t.Error(err)
+				default:
 					refused.Add(1)
 					_ = n.shared.sync(context.Background())
 				}
@@ -368,14 +371,13 @@ func BenchmarkLease(b *testing.B) {
 	n := openNode(b, redis.URL())
 	var next atomic.Int64
 	b.SetParallelism(64)
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		s := n.shared.leases.share(ofRequests, fmt.Sprint(next.Add(1)))
 		for pb.Next() {
-			s.mu.Lock()
 			if _, err := s.send(context.Background(), window{time.Minute, 1_000_000_000}, 1, 10); err != nil {
 				b.Error(err)
 			}
-			s.mu.Unlock()
 		}
 	})
 }
@@ -387,6 +389,7 @@ func BenchmarkTake(b *testing.B) {
 	made, _ := create(b, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(1_000_000_000)), Period: ptr(Period(time.Hour))}})
 	k, _ := n.Get(made.ID)
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if _, ok, _ := k.Admit(n.now()); !ok {
@@ -418,6 +421,80 @@ func TestLostChange(t *testing.T) {
 	if c := openNode(t, redis.URL()); c.Count() != 0 {
 		t.Error("it is there again")
 	}
+}
+
+// TestEmptiedWhileOthersCome: Redis is emptied, and a node that knows nothing is the first to come.
+func TestEmptiedWhileOthersCome(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	a := openNode(t, redis.URL())
+	_, secret := create(t, a.Store, Spec{Name: "x"})
+	a.shared.away.Store(true) // it hears nothing for a while
+	stop := a.shared.stop
+	stop()
+	a.shared.ended.Wait()
+	redis.Command("FLUSHALL")
+	b := openNode(t, redis.URL())
+	create(t, b.Store, Spec{Name: "y"})
+	create(t, b.Store, Spec{Name: "z"})
+	ctx := context.Background()
+	if _, err := a.shared.beat(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.shared.follow(ctx); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both know all keys", func() bool { return a.Count() == 3 && b.Count() == 3 && b.Lookup([]byte(secret)) != nil })
+}
+
+// TestRestartWithOldState: what Redis has counted after its last snapshot is counted all the same.
+func TestRestartWithOldState(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t, "--appendonly", "no")
+	var nodes []testNode
+	for range 2 {
+		nodes = append(nodes, openNode(t, redis.URL()))
+	}
+	const limit, period = 600, 8 * time.Second
+	made, _ := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+	eventually(t, "the key is known", func() bool { _, err := nodes[1].Get(made.ID); return err == nil })
+	redis.Command("SAVE")
+	ctx, cancel := context.WithTimeout(context.Background(), period-time.Second)
+	defer cancel()
+	var a admissions
+	done := make(chan struct{})
+	go func() { defer close(done); a.drive(ctx, nodes, made.ID) }()
+	eventually(t, "the limit is used up", func() bool { return a.count() >= limit-10 })
+	redis.Kill()
+	redis.Start()
+	<-done
+	if n := a.count(); n > limit {
+		t.Errorf("%d admissions in less than a period, the limit is %d", n, limit)
+	}
+}
+
+// TestLeaseIsNotWaitedForLong: though many ask at once, and Redis takes its time.
+func TestLeaseIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	n := openNode(t, redis.URL())
+	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(1_000_000)), Period: ptr(Period(time.Minute))}})
+	k, _ := n.Get(made.ID)
+	redis.Signal(syscall.SIGSTOP)
+	defer redis.Signal(syscall.SIGCONT)
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			began := time.Now()
+			if _, _, admitted, _ := k.Reserve(n.now(), 5000); admitted {
+				t.Error("admitted")
+			}
+			if took := time.Since(began); took > 10*leaseWait { // one after the other would take 12 s
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestForgottenDeletions: a node that was away for longer than deleted keys are remembered.

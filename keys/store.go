@@ -265,38 +265,52 @@ func (s *Store) Export() []json.RawMessage {
 // Import takes keys that Export has given, of another store. Those that are here already as they are there count as
 // known. The error is a *FieldError if one cannot be taken: then none is.
 func (s *Store) Import(records []json.RawMessage) (added, known int, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	type fresh struct {
 		spec *Spec
 		hash Hash
 	}
 	var list []fresh
 	for i, value := range records {
-		field := fmt.Sprintf("keys[%d]", i)
 		spec, hash, err := read(value)
+		if err == nil {
+			err = s.fits(spec, hash)
+		}
 		if err != nil {
-			return 0, 0, &FieldError{field, err.Error()}
-		}
-		if k, ok := s.byID.Load(spec.ID); ok {
-			if k.hash != hash {
-				return 0, 0, &FieldError{field, "the key " + spec.ID + " is here already, with another secret"}
-			}
-			known++
-			continue
-		}
-		if k, ok := s.byHash.Load(hash); ok {
-			return 0, 0, &FieldError{field, "its secret is that of the key " + k.Spec().ID}
+			return 0, 0, &FieldError{fmt.Sprintf("keys[%d]", i), err.Error()}
 		}
 		list = append(list, fresh{spec, hash})
 	}
 	for _, f := range list {
-		if err := s.put(f.spec, f.hash, 0); err != nil {
-			return added, known, err // those before are kept: the same import again goes on from here
+		s.mu.Lock() // for one at a time: others change keys too
+		_, there := s.byID.Load(f.spec.ID)
+		if !there {
+			err = s.put(f.spec, f.hash, 0)
 		}
-		added++
+		s.mu.Unlock()
+		switch {
+		case there:
+			known++
+		case err != nil:
+			return added, known, err // those before are kept: the same import again goes on from here
+		default:
+			added++
+		}
 	}
 	return added, known, nil
+}
+
+// fits reports whether a key of another store can be one of this.
+func (s *Store) fits(spec *Spec, hash Hash) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, there := s.byID.Load(spec.ID)
+	if there && k.hash != hash {
+		return errors.New("the key " + spec.ID + " is here already, with another secret")
+	}
+	if k, ok := s.byHash.Load(hash); ok && !there {
+		return errors.New("its secret is that of the key " + k.Spec().ID)
+	}
+	return nil
 }
 
 // Rotate gives the key a new secret; the old one stops at once.

@@ -41,7 +41,7 @@ func (l *Lease) Take(now time.Duration, amount int64) bool {
 
 // Give puts amount back that was taken and not used, and reports whether it can be spent again here.
 func (l *Lease) Give(now time.Duration, amount int64) bool {
-	return now < l.until && l.left.Add(amount) >= 0
+	return now < l.until && l.left.Add(amount) > ended/2 // below zero only as somebody is trying to take
 }
 
 // Left is how much may still be spent.
