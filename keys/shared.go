@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -68,6 +67,7 @@ type shared struct {
 	syncing sync.Mutex // one round of sync at a time
 	leases  leases
 
+	heard chan struct{} // something that is to be followed
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 }
@@ -87,7 +87,7 @@ func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store,
 		return nil, fmt.Errorf("cannot reach the shared key store: %w", err)
 	}
 	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
-	r := &shared{store: s, client: client, log: log, node: randomID(), kept: keptDeleted}
+	r := &shared{store: s, client: client, log: log, node: randomID(), kept: keptDeleted, heard: make(chan struct{}, 1)}
 	r.leases.of = r
 	s.kept, s.shared = r, r
 	ctx, stop := context.WithCancel(context.Background())
@@ -98,8 +98,8 @@ func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store,
 		client.Close()
 		return nil, fmt.Errorf("cannot load the shared key store: %w", err)
 	}
-	r.ended.Go(func() { r.every(ctx, r.beatOnce) })
-	r.ended.Go(func() { r.every(ctx, r.work) })
+	r.ended.Go(func() { r.every(ctx, nil, r.beatOnce) })
+	r.ended.Go(func() { r.every(ctx, r.heard, r.work) })
 	time.Sleep(min(opens, 2*settleTime)) // only for who comes in a new era: better than to refuse so long
 	return s, nil
 }
@@ -110,17 +110,18 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// every does something twice a second until Close.
-func (r *shared) every(ctx context.Context, do func(context.Context)) {
+// every does something twice a second, and whenever it is woken, until Close.
+func (r *shared) every(ctx context.Context, wake <-chan struct{}, do func(context.Context)) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-wake:
 		case <-tick.C:
-			do(ctx)
 		}
+		do(ctx)
 	}
 }
 
@@ -211,176 +212,16 @@ func (r *shared) beat(ctx context.Context) (opens time.Duration, err error) {
 	if r.away.Swap(false) {
 		r.log.Info("the shared key store answers again", "nodes", nodes)
 	}
+	if known != era || r.stray.Load() || uint64(version) != newest {
+		select {
+		case r.heard <- struct{}{}:
+		default:
+		}
+	}
 	return time.Duration(wait) * time.Millisecond, nil
 }
 
-// follow deals with what was heard: a new era, another lineage, another version.
-func (r *shared) follow(ctx context.Context) error {
-	if era := r.newEra.Load(); era != nil && *era != *r.era.Load() {
-		// What was spent of late is not counted in it. Until it is, nothing is leased here.
-		if err := r.leases.declare(ctx, *era); err != nil {
-			return err
-		}
-		r.era.Store(era)
-		r.log.Warn("a new era of the shared key store: it is another process or was emptied, or a node was cut off")
-	}
-	if r.stray.Load() {
-		return r.merge(ctx)
-	}
-	if missed := r.missed.Load(); missed > 0 {
-		return r.restore(ctx, missed)
-	}
-	if r.version.Load() > r.seen.Load() {
-		return r.sync(ctx)
-	}
-	return nil
-}
-
-// newest is the newest version that this node knows of.
-func (r *shared) newest() uint64 { return max(r.seen.Load(), r.own.Load()) }
-
-// merge is for a store that has begun anew while this node was not looking: what it has is taken, and what this node
-// knows besides is written there.
-func (r *shared) merge(ctx context.Context) error {
-	r.log.Error("the shared key store has begun anew; it is given the keys that it lacks")
-	var old []*Key
-	r.store.mu.Lock()
-	r.store.byID.Range(func(_ string, k *Key) bool {
-		k.rev = 0
-		old = append(old, k)
-		return true
-	})
-	r.seen.Store(0)
-	r.own.Store(0)
-	r.store.mu.Unlock()
-	if err := r.sync(ctx); err != nil {
-		return err
-	}
-	for _, k := range old {
-		r.store.mu.Lock()
-		var err error
-		if k.rev == 0 { // not there
-			k.rev, err = r.put(k.record(), 0)
-		}
-		r.store.mu.Unlock()
-		if err != nil && !errors.Is(err, ErrConflict) { // another node was first
-			return err
-		}
-	}
-	r.stray.Store(false)
-	return nil
-}
-
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
-
-// sync reads what has changed.
-func (r *shared) sync(ctx context.Context) error {
-	r.syncing.Lock()
-	defer r.syncing.Unlock()
-	for {
-		ctx, cancel := context.WithTimeout(ctx, changeWait)
-		answer, err := sinceScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
-			[]string{strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(batch), strconv.Itoa(r.kept)}).AsStrSlice()
-		if err == nil && len(answer) > 3 && (answer[1] == "1" || slices.Contains(answer[3:], everything)) {
-			err = r.forgetUnknown(ctx)
-		}
-		cancel()
-		if err != nil {
-			return err
-		}
-		more, err := r.apply(answer)
-		if err != nil || !more {
-			return err
-		}
-	}
-}
-
-// apply has an answer of sinceScript take effect, and reports whether there is more.
-func (r *shared) apply(answer []string) (more bool, err error) {
-	if len(answer) < 3 {
-		return false, errAnswer
-	}
-	version, verr := strconv.ParseUint(answer[0], 10, 64)
-	gone, gerr := strconv.Atoi(answer[2])
-	if verr != nil || gerr != nil || len(answer) < 3+gone || (len(answer)-3-gone)%3 != 0 {
-		return false, errAnswer
-	}
-	r.store.mu.Lock()
-	defer r.store.mu.Unlock()
-	for _, id := range answer[3 : 3+gone] {
-		if k, ok := r.store.byID.Load(id); ok {
-			r.store.forget(k)
-		}
-	}
-	records := answer[3+gone:]
-	for i := 0; i < len(records); i += 3 {
-		rev, err := strconv.ParseUint(records[i+1], 10, 64)
-		if err != nil {
-			return false, errAnswer
-		}
-		if k, ok := r.store.byID.Load(records[i]); ok && k.rev >= rev {
-			continue // this node's own change
-		}
-		if err := r.store.load(records[i], []byte(records[i+2]), rev); err != nil {
-			r.log.Error("a key of the shared store cannot be used", "id", records[i], "error", err)
-		}
-	}
-	r.seen.Store(max(r.seen.Load(), version))
-	return len(records) == 3*batch, nil
-}
-
-// forgetUnknown drops keys that the store does not have: it has forgotten when they were deleted.
-func (r *shared) forgetUnknown(ctx context.Context) error {
-	r.store.mu.Lock() // or a key that is made meanwhile would be unknown
-	defer r.store.mu.Unlock()
-	ids, err := r.client.Do(ctx, r.client.B().Hkeys().Key(redisRecords).Build()).AsStrSlice()
-	if err != nil {
-		return err
-	}
-	there := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		there[id] = true
-	}
-	r.store.byID.Range(func(id string, k *Key) bool {
-		if !there[id] {
-			r.store.forget(k)
-		}
-		return true
-	})
-	return nil
-}
-
-// restore gives the store back what it has lost: it is at an older version than this node has seen.
-func (r *shared) restore(ctx context.Context, seen uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	r.log.Error("the shared key store has lost changes; it is given what this node knows", "version", seen)
-	gathered := "sluice:restore:" + r.node
-	r.store.mu.Lock()
-	var commands rueidis.Commands
-	commands = append(commands, r.client.B().Del().Key(gathered).Build())
-	var err error
-	r.store.byID.Range(func(id string, k *Key) bool {
-		var value []byte
-		if value, err = json.Marshal(k.record()); err != nil {
-			return false
-		}
-		commands = append(commands, r.client.B().Hset().Key(gathered).FieldValue().FieldValue(id, fmt.Sprintf("%d %s", k.rev, value)).Build())
-		return true
-	})
-	r.store.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	commands = append(commands, r.client.B().Expire().Key(gathered).Seconds(600).Build())
-	for _, answer := range r.client.DoMulti(ctx, commands...) {
-		if err := answer.Error(); err != nil {
-			return err
-		}
-	}
-	return restoreScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted, gathered},
-		[]string{strconv.FormatUint(seen, 10), everything}).Error()
-}
 
 // put writes a record, if nobody else has changed it since rev.
 func (r *shared) put(rec *record, rev uint64) (uint64, error) {

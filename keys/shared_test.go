@@ -412,9 +412,8 @@ func TestLostChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As after a failover to a replica that had not heard of it.
-	for _, args := range [][]string{{"COPY", "old:records", redisRecords, "REPLACE"}, {"COPY", "old:changed", redisChanged, "REPLACE"}, {"DEL", redisDeleted}, {"DECR", redisVersion}} {
-		redis.Command(args...)
-	}
+	redis.Command("EVAL", `redis.call('COPY', 'old:records', KEYS[1], 'REPLACE') redis.call('COPY', 'old:changed', KEYS[2], 'REPLACE') redis.call('DEL', KEYS[3]) redis.call('DECR', KEYS[4])`,
+		"4", redisRecords, redisChanged, redisDeleted, redisVersion)
 	eventually(t, "it is revoked everywhere", func() bool {
 		return a.Lookup([]byte(secret)) == nil && b.Lookup([]byte(secret)) == nil && strings.Contains(a.log.String(), "has lost changes")
 	})

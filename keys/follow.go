@@ -1,0 +1,196 @@
+package keys
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// follow deals with what was heard: a new era, another lineage, another version.
+func (r *shared) follow(ctx context.Context) error {
+	if era := r.newEra.Load(); era != nil && *era != *r.era.Load() {
+		// What was spent of late is not counted in it. Until it is, nothing is leased here.
+		if err := r.leases.declare(ctx, *era); err != nil {
+			return err
+		}
+		r.era.Store(era)
+		r.log.Warn("a new era of the shared key store: it is another process or was emptied, or a node was cut off")
+	}
+	if r.stray.Load() {
+		return r.merge(ctx)
+	}
+	if missed := r.missed.Load(); missed > 0 {
+		return r.restore(ctx, missed)
+	}
+	if r.version.Load() > r.seen.Load() {
+		return r.sync(ctx)
+	}
+	return nil
+}
+
+// newest is the newest version that this node knows of.
+func (r *shared) newest() uint64 { return max(r.seen.Load(), r.own.Load()) }
+
+// merge is for a store that has begun anew while this node was not looking: what it has is taken, and what this node
+// knows besides is written there.
+func (r *shared) merge(ctx context.Context) error {
+	r.log.Error("the shared key store has begun anew; it is given the keys that it lacks")
+	var old []*Key
+	r.store.mu.Lock()
+	r.store.byID.Range(func(_ string, k *Key) bool {
+		k.rev = 0
+		old = append(old, k)
+		return true
+	})
+	r.seen.Store(0)
+	r.own.Store(0)
+	r.store.mu.Unlock()
+	if err := r.sync(ctx); err != nil {
+		return err
+	}
+	for _, k := range old {
+		r.store.mu.Lock()
+		var err error
+		if k.rev == 0 { // not there
+			k.rev, err = r.put(k.record(), 0)
+		}
+		r.store.mu.Unlock()
+		if err != nil && !errors.Is(err, ErrConflict) { // another node was first
+			return err
+		}
+	}
+	r.stray.Store(false)
+	return nil
+}
+
+// sync reads what has changed.
+func (r *shared) sync(ctx context.Context) error {
+	r.syncing.Lock()
+	defer r.syncing.Unlock()
+	for {
+		known := r.newest()
+		answer, err := r.since(ctx)
+		if err != nil {
+			return err
+		}
+		if version, err := strconv.ParseUint(answer[0], 10, 64); err != nil {
+			return errAnswer
+		} else if version < known { // it has lost something: what it has is not to be believed
+			return r.restore(ctx, known)
+		}
+		more, err := r.apply(answer[1:])
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// since asks what has changed, and drops what is not there any more if that is not among it.
+func (r *shared) since(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	answer, err := sinceScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
+		[]string{strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(batch), strconv.Itoa(r.kept)}).AsStrSlice()
+	switch {
+	case err != nil:
+		return nil, err
+	case len(answer) < 4:
+		return nil, errAnswer
+	case answer[2] == "1" || slices.Contains(answer[4:], everything):
+		return answer, r.forgetUnknown(ctx)
+	}
+	return answer, nil
+}
+
+// apply has an answer of sinceScript take effect, and reports whether there is more.
+func (r *shared) apply(answer []string) (more bool, err error) {
+	if len(answer) < 3 {
+		return false, errAnswer
+	}
+	version, verr := strconv.ParseUint(answer[0], 10, 64)
+	gone, gerr := strconv.Atoi(answer[2])
+	if verr != nil || gerr != nil || len(answer) < 3+gone || (len(answer)-3-gone)%3 != 0 {
+		return false, errAnswer
+	}
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	for _, id := range answer[3 : 3+gone] {
+		if k, ok := r.store.byID.Load(id); ok {
+			r.store.forget(k)
+		}
+	}
+	records := answer[3+gone:]
+	for i := 0; i < len(records); i += 3 {
+		rev, err := strconv.ParseUint(records[i+1], 10, 64)
+		if err != nil {
+			return false, errAnswer
+		}
+		if k, ok := r.store.byID.Load(records[i]); ok && k.rev >= rev {
+			continue // this node's own change
+		}
+		if err := r.store.load(records[i], []byte(records[i+2]), rev); err != nil {
+			r.log.Error("a key of the shared store cannot be used", "id", records[i], "error", err)
+		}
+	}
+	r.seen.Store(max(r.seen.Load(), version))
+	return len(records) == 3*batch, nil
+}
+
+// forgetUnknown drops keys that the store does not have: it has forgotten when they were deleted.
+func (r *shared) forgetUnknown(ctx context.Context) error {
+	r.store.mu.Lock() // or a key that is made meanwhile would be unknown
+	defer r.store.mu.Unlock()
+	ids, err := r.client.Do(ctx, r.client.B().Hkeys().Key(redisRecords).Build()).AsStrSlice()
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		there[id] = true
+	}
+	r.store.byID.Range(func(id string, k *Key) bool {
+		if !there[id] {
+			r.store.forget(k)
+		}
+		return true
+	})
+	return nil
+}
+
+// restore gives the store back what it has lost: it is at an older version than this node has seen.
+func (r *shared) restore(ctx context.Context, seen uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	r.log.Error("the shared key store has lost changes; it is given what this node knows", "version", seen)
+	gathered := "sluice:restore:" + r.node
+	r.store.mu.Lock()
+	var commands rueidis.Commands
+	commands = append(commands, r.client.B().Del().Key(gathered).Build())
+	var err error
+	r.store.byID.Range(func(id string, k *Key) bool {
+		var value []byte
+		if value, err = json.Marshal(k.record()); err != nil {
+			return false
+		}
+		commands = append(commands, r.client.B().Hset().Key(gathered).FieldValue().FieldValue(id, fmt.Sprintf("%d %s", k.rev, value)).Build())
+		return true
+	})
+	r.store.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	commands = append(commands, r.client.B().Expire().Key(gathered).Seconds(600).Build())
+	for _, answer := range r.client.DoMulti(ctx, commands...) {
+		if err := answer.Error(); err != nil {
+			return err
+		}
+	}
+	return restoreScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted, gathered},
+		[]string{strconv.FormatUint(seen, 10), everything}).Error()
+}
