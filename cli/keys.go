@@ -153,26 +153,10 @@ func Keys(ctx context.Context, args []string, env func(string) string, stdout io
 		return export(ctx, admin, stdout)
 	case "import":
 		return take(ctx, admin, words, stdout)
-	}
-	path := "/api/keys"
-	if wanted == 1 {
-		path += "/" + url.PathEscape(words[0])
-	}
-	var answer json.RawMessage
-	switch action {
 	case "list":
 		return list(ctx, admin, *asJSON, stdout)
-	case "create":
-		answer, err = admin.call(ctx, "POST", path, c.body())
-	case "show":
-		answer, err = admin.call(ctx, "GET", path, nil)
-	case "update":
-		answer, err = admin.call(ctx, "PATCH", path, c.body())
-	case "rotate":
-		answer, err = admin.call(ctx, "POST", path+"/rotate", nil)
-	case "revoke":
-		answer, err = admin.call(ctx, "DELETE", path, nil)
 	}
+	answer, err := ask(ctx, admin, action, words, c.body())
 	switch {
 	case err != nil:
 		return err
@@ -188,6 +172,23 @@ func Keys(ctx context.Context, args []string, env func(string) string, stdout io
 		return fmt.Errorf("%s does not answer as a sluice does", admin.base)
 	}
 	return k.print(stdout)
+}
+
+// ask has the admin port do what is wanted of a new key, or of the one whose id is the word.
+func ask(ctx context.Context, admin *client, action string, words []string, body map[string]any) (json.RawMessage, error) {
+	if action == "create" {
+		return admin.call(ctx, "POST", "/api/keys", body)
+	}
+	path := "/api/keys/" + url.PathEscape(words[0])
+	switch action {
+	case "update":
+		return admin.call(ctx, "PATCH", path, body)
+	case "rotate":
+		return admin.call(ctx, "POST", path+"/rotate", nil)
+	case "revoke":
+		return admin.call(ctx, "DELETE", path, nil)
+	}
+	return admin.call(ctx, "GET", path, nil)
 }
 
 // parse reads flags before, between and after words.
