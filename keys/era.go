@@ -31,33 +31,37 @@ func (l *leases) settle(ctx context.Context, some []*share, over func(*limiter.L
 	ctx, cancel := context.WithTimeout(ctx, leaseWait)
 	defer cancel()
 	r := l.of
-	era, nodes := *r.era.Load(), r.nodes.Load()
-	var shares []*share
-	var says []report
+	type told struct {
+		share *share
+		say   report
+		term  int64
+	}
+	var all []told
 	var calls []rueidis.LuaExec
 	for _, s := range some {
-		if !s.quiet(over) {
-			continue
-		}
 		l.mu.Lock()
 		delete(l.active, s) // who has something to say after this notes it again
 		l.mu.Unlock()
+		if !s.quiet(over) {
+			l.note(s)
+			continue
+		}
 		s.mu.Lock()
 		w := s.shape
 		s.mu.Unlock()
-		if say := s.reported(w); !say.empty() && w.period > 0 {
-			shares, says = append(shares, s), append(says, say)
-			calls = append(calls, rueidis.LuaExec{Keys: []string{s.name, redisEra}, Args: leaseArgs(era, w, 0, 0, nodes, say)})
+		if say, era, term := s.reported(w); !say.empty() && w.period > 0 {
+			all = append(all, told{s, say, term})
+			calls = append(calls, rueidis.LuaExec{Keys: []string{s.name, redisEra}, Args: leaseArgs(era, w, 0, 0, r.nodes.Load(), say)})
 		}
 	}
 	if len(calls) == 0 {
 		return
 	}
 	for i, answer := range leaseScript.ExecMulti(ctx, r.client, calls...) {
-		s := shares[i]
+		s := all[i].share
 		got, err := answer.AsIntSlice()
 		if err != nil || len(got) != 4 {
-			s.unreported(says[i])
+			s.unreported(all[i].say, all[i].term)
 			l.note(s)
 			l.failed(errAnswer)
 			continue
@@ -140,5 +144,6 @@ func (s *share) endEra() {
 		lease.End()
 	}
 	s.say = report{}
+	s.term++
 	s.refused.Store(0)
 }

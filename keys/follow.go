@@ -25,13 +25,23 @@ func (r *shared) follow(ctx context.Context) error {
 	if r.stray.Load() {
 		return r.merge(ctx)
 	}
-	if missed := r.missed.Load(); missed > 0 {
+	if missed := r.missed.Load(); missed > 0 && missed == r.newest() { // else what was heard is of another time
 		return r.restore(ctx, missed)
 	}
 	if r.version.Load() > r.seen.Load() {
 		return r.sync(ctx)
 	}
 	return nil
+}
+
+// offer writes a key that the store lacks, unless it has been deleted there or here meanwhile.
+func (r *shared) offer(k *Key) (err error) {
+	r.store.mu.Lock()
+	defer r.store.mu.Unlock()
+	if now, known := r.store.byID.Load(k.Spec().ID); known && now == k && k.rev == 0 {
+		k.rev, err = r.put(k.record(), 0)
+	}
+	return err
 }
 
 // newest is the newest version that this node knows of.
@@ -55,16 +65,14 @@ func (r *shared) merge(ctx context.Context) error {
 		return err
 	}
 	for _, k := range old {
-		r.store.mu.Lock()
-		var err error
-		if k.rev == 0 { // not there
-			k.rev, err = r.put(k.record(), 0)
-		}
-		r.store.mu.Unlock()
-		if err != nil && !errors.Is(err, ErrConflict) { // another node was first
+		if err := r.offer(k); err != nil && !errors.Is(err, ErrConflict) { // another node was first
 			return err
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
+	r.missed.Store(0)
 	r.stray.Store(false)
 	return nil
 }
@@ -73,73 +81,89 @@ func (r *shared) merge(ctx context.Context) error {
 func (r *shared) sync(ctx context.Context) error {
 	r.syncing.Lock()
 	defer r.syncing.Unlock()
+	from, whole := r.seen.Load(), false
 	for {
 		known := r.newest()
-		answer, err := r.since(ctx)
+		answer, err := r.since(ctx, from)
 		if err != nil {
 			return err
 		}
-		if version, err := strconv.ParseUint(answer[0], 10, 64); err != nil {
-			return errAnswer
-		} else if version < known { // it has lost something: what it has is not to be believed
+		if answer.version < known { // it has lost something: what it has is not to be believed
 			return r.restore(ctx, known)
 		}
-		more, err := r.apply(answer[1:])
-		if err != nil || !more {
+		if answer.unsure && !whole && !r.stray.Load() {
+			// What there is must be compared with all that is here.
+			if err := r.forgetUnknown(ctx); err != nil {
+				return err
+			}
+			from, whole = 0, true
+			continue
+		}
+		if err := r.apply(answer, whole); err != nil {
 			return err
+		}
+		if from = answer.upTo; len(answer.records) < 3*batch {
+			return nil
 		}
 	}
 }
 
-// since asks what has changed, and drops what is not there any more if that is not among it.
-func (r *shared) since(ctx context.Context) ([]string, error) {
+// news is what has changed.
+type news struct {
+	version, upTo uint64
+	unsure        bool // what was deleted is not all among deleted
+	deleted       []string
+	records       []string // id, version, record
+}
+
+// since asks what has changed after a version.
+func (r *shared) since(ctx context.Context, from uint64) (n news, err error) {
 	ctx, cancel := context.WithTimeout(ctx, changeWait)
 	defer cancel()
 	answer, err := sinceScript.Exec(ctx, r.client, []string{redisRecords, redisVersion, redisChanged, redisDeleted},
-		[]string{strconv.FormatUint(r.seen.Load(), 10), strconv.Itoa(batch), strconv.Itoa(r.kept)}).AsStrSlice()
-	switch {
-	case err != nil:
-		return nil, err
-	case len(answer) < 4:
-		return nil, errAnswer
-	case answer[2] == "1" || slices.Contains(answer[4:], everything):
-		return answer, r.forgetUnknown(ctx)
+		[]string{strconv.FormatUint(from, 10), strconv.Itoa(batch), strconv.Itoa(r.kept)}).AsStrSlice()
+	if err != nil {
+		return n, err
 	}
-	return answer, nil
-}
-
-// apply has an answer of sinceScript take effect, and reports whether there is more.
-func (r *shared) apply(answer []string) (more bool, err error) {
-	if len(answer) < 3 {
-		return false, errAnswer
+	if len(answer) < 4 {
+		return n, errAnswer
 	}
 	version, verr := strconv.ParseUint(answer[0], 10, 64)
-	gone, gerr := strconv.Atoi(answer[2])
-	if verr != nil || gerr != nil || len(answer) < 3+gone || (len(answer)-3-gone)%3 != 0 {
-		return false, errAnswer
+	upTo, uerr := strconv.ParseUint(answer[1], 10, 64)
+	gone, gerr := strconv.Atoi(answer[3])
+	if verr != nil || uerr != nil || gerr != nil || len(answer) < 4+gone || (len(answer)-4-gone)%3 != 0 {
+		return n, errAnswer
 	}
+	n = news{version: version, upTo: upTo, deleted: answer[4 : 4+gone], records: answer[4+gone:]}
+	n.unsure = answer[2] == "1" || slices.Contains(n.deleted, everything)
+	return n, nil
+}
+
+// apply has news take effect. If they are of the whole store, a key goes back to an older revision too: it was written
+// there after something had been lost.
+func (r *shared) apply(n news, whole bool) error {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
-	for _, id := range answer[3 : 3+gone] {
+	for _, id := range n.deleted {
 		if k, ok := r.store.byID.Load(id); ok {
 			r.store.forget(k)
 		}
 	}
-	records := answer[3+gone:]
-	for i := 0; i < len(records); i += 3 {
-		rev, err := strconv.ParseUint(records[i+1], 10, 64)
+	for i := 0; i < len(n.records); i += 3 {
+		id, value := n.records[i], n.records[i+2]
+		rev, err := strconv.ParseUint(n.records[i+1], 10, 64)
 		if err != nil {
-			return false, errAnswer
+			return errAnswer
 		}
-		if k, ok := r.store.byID.Load(records[i]); ok && k.rev >= rev {
-			continue // this node's own change
+		if k, ok := r.store.byID.Load(id); ok && (k.rev == rev || k.rev > rev && !(whole && k.rev <= n.version)) {
+			continue // known, or this node's own change since
 		}
-		if err := r.store.load(records[i], []byte(records[i+2]), rev); err != nil {
-			r.log.Error("a key of the shared store cannot be used", "id", records[i], "error", err)
+		if err := r.store.load(id, []byte(value), rev); err != nil {
+			r.log.Error("a key of the shared store cannot be used", "id", id, "error", err)
 		}
 	}
-	r.seen.Store(max(r.seen.Load(), version))
-	return len(records) == 3*batch, nil
+	r.seen.Store(max(r.seen.Load(), n.upTo))
+	return nil
 }
 
 // forgetUnknown drops keys that the store does not have: it has forgotten when they were deleted.

@@ -46,6 +46,7 @@ type share struct {
 	want     int64
 	say      report
 	shape    window // as it was last asked for
+	term     int64  // grows with each era: what comes back of an older one is not counted any more
 	declared string // the era in which what was spent before it was said
 }
 
@@ -100,8 +101,11 @@ func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, ret
 	if t, lease, retry, settled := s.takeHere(w, amount); settled { // somebody else has asked
 		return t, lease, retry
 	}
+	began := s.of.of.store.now()
 	lease, retry, err := s.ask(ctx, w, amount)
 	switch {
+	case err != nil && s.of.of.store.now()-began < leaseWait/2 && ctx.Err() != nil:
+		return uncounted, nil, leaseWait // it had waited for its turn too long to say anything of Redis
 	case err != nil:
 		s.of.failed(err)
 		t, retry := s.withoutRedis(w.period)
@@ -208,7 +212,7 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (lease *limiter
 		}
 	}
 	s.want = min(max(s.want, 2*amount, s.waiting.Load()), w.limit)
-	want := max(amount, s.want)
+	want, term := max(amount, s.want), s.term
 	s.mu.Unlock()
 	answer, err := s.send(ctx, w, amount, want)
 	if err != nil {
@@ -217,23 +221,31 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (lease *limiter
 	s.asked.Store(true)
 	s.free.Store(answer[2])
 	now, until := r.store.now(), sent+leaseTime(w.period) // since before it was asked for
-	switch grant, mark := answer[0], answer[1]; {
-	case grant >= amount && now < until:
-		lease = limiter.NewLease(grant-amount, until, mark)
-		s.mu.Lock()
-		s.got = grant
-		s.lease.Store(lease)
-		s.mu.Unlock()
-		s.of.note(s)
-		return lease, 0, nil
-	case grant > 0: // it came too late to be spent
-		s.comesBack(mark, grant)
+	if grant := answer[0]; grant > 0 {
+		lease = limiter.NewLease(grant-amount, until, answer[1], term)
+		if now < until && s.begin(lease, grant) {
+			return lease, 0, nil
+		}
+		s.comesBack(lease, grant) // it came too late to be spent
 		return nil, time.Millisecond, nil
 	}
 	retry = time.Duration(answer[3]) * time.Millisecond
 	s.needed.Store(amount)
 	s.refused.Store(int64(now + min(retry, max(w.period/400, time.Millisecond), mostPause)))
 	return nil, retry, nil
+}
+
+// begin has a lease be spent from now on, unless it is of an era that has ended meanwhile.
+func (s *share) begin(lease *limiter.Lease, grant int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lease.Term != s.term {
+		return false
+	}
+	s.got = grant
+	s.lease.Store(lease)
+	s.of.note(s)
+	return true
 }
 
 // ended ends a lease and notes what comes back of it. With mu held.
@@ -263,35 +275,35 @@ func leaseArgs(era string, w window, least, want, nodes int64, say report) []str
 	return args
 }
 
-// reported takes what Redis is to be told; unreported puts it back where that has failed.
-func (s *share) reported(w window) report {
+// reported takes what Redis is to be told, in the era that it is of.
+func (s *share) reported(w window) (say report, era string, term int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shape = w
-	say := s.say
-	s.say = report{}
-	return say
+	say, s.say = s.say, report{}
+	return say, *s.of.of.era.Load(), s.term
 }
 
-func (s *share) unreported(say report) {
+// unreported notes anew what was spent, where Redis has not answered. What was to come back is not said again: it may
+// have been heard, and would come back twice.
+func (s *share) unreported(say report, term int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.say.extra += say.extra
-	for mark, n := range say.back {
-		s.say.add(mark, n)
+	if term == s.term {
+		s.say.extra += say.extra
 	}
 }
 
 // send asks Redis, and says what comes back and what was spent without a lease.
 func (s *share) send(ctx context.Context, w window, least, want int64) ([]int64, error) {
 	r := s.of.of
-	say := s.reported(w)
-	answer, err := leaseScript.Exec(ctx, r.client, []string{s.name, redisEra}, leaseArgs(*r.era.Load(), w, least, want, r.nodes.Load(), say)).AsIntSlice()
+	say, era, term := s.reported(w)
+	answer, err := leaseScript.Exec(ctx, r.client, []string{s.name, redisEra}, leaseArgs(era, w, least, want, r.nodes.Load(), say)).AsIntSlice()
 	if err == nil && len(answer) != 4 {
 		err = errAnswer
 	}
 	if err != nil {
-		s.unreported(say)
+		s.unreported(say, term)
 		return nil, err
 	}
 	if answer[0] < 0 { // a new era: what was spent is said in it anew
@@ -305,14 +317,16 @@ func (s *share) give(lease *limiter.Lease, amount int64) {
 	if lease == nil || amount <= 0 || lease.Give(s.of.of.store.now(), amount) {
 		return
 	}
-	s.comesBack(lease.Mark, amount)
+	s.comesBack(lease, amount)
 }
 
-func (s *share) comesBack(mark, amount int64) {
+func (s *share) comesBack(lease *limiter.Lease, amount int64) {
 	s.mu.Lock()
-	s.say.add(mark, amount)
-	s.mu.Unlock()
-	s.of.note(s)
+	defer s.mu.Unlock()
+	if lease.Term == s.term { // else what this node has spent was declared since, and this with it
+		s.say.add(lease.Mark, amount)
+		s.of.note(s)
+	}
 }
 
 // overspent notes what was used beyond what was taken.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/internal/upstreamtest"
+	"sluice/limiter"
 )
 
 // testNode is a store on a shared Redis, with a clock of its own.
@@ -557,5 +558,89 @@ func TestLeaseIsNotAllocated(t *testing.T) {
 	}
 	if allocs := testing.AllocsPerRun(1000, func() { k.Admit(n.now()) }); allocs >= 1 {
 		t.Errorf("%.1f allocations", allocs)
+	}
+}
+
+// TestMergeAfterDeletion: a key that was deleted in the new lineage is not brought back by a node that comes later.
+func TestMergeAfterDeletion(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
+	made, secret := create(t, a.Store, Spec{Name: "x"})
+	eventually(t, "the key is known", func() bool { return b.Lookup([]byte(secret)) != nil })
+	for _, n := range []testNode{a, b} { // they hear nothing for a while
+		n.shared.stop()
+		n.shared.ended.Wait()
+	}
+	redis.Command("FLUSHALL")
+	c := openNode(t, redis.URL())
+	hear := func(n testNode) {
+		if _, err := n.shared.beat(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.shared.follow(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear(a)
+	eventually(t, "the key is there again", func() bool { return c.Lookup([]byte(secret)) != nil })
+	if err := c.Delete(made.ID); err != nil {
+		t.Fatal(err)
+	}
+	late, kept := create(t, c.Store, Spec{Name: "y"})
+	hear(b)
+	hear(b)
+	hear(a)
+	if b.Lookup([]byte(secret)) != nil || a.Lookup([]byte(secret)) != nil || c.Lookup([]byte(secret)) != nil {
+		t.Error("a revoked key works again")
+	}
+	for _, n := range []testNode{a, b, c} {
+		if n.Lookup([]byte(kept)) == nil {
+			t.Errorf("the key %s is gone", late.ID)
+		}
+	}
+}
+
+// TestUnansweredGiveBack: what was given back without an answer is not given back again.
+func TestUnansweredGiveBack(t *testing.T) {
+	t.Parallel()
+	redis := upstreamtest.StartRedis(t)
+	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
+	const limit = 1000
+	made, _ := create(t, a.Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(limit)), Period: ptr(Period(time.Hour))}})
+	eventually(t, "the key is known", func() bool { _, err := b.Get(made.ID); return err == nil })
+	ka, _ := a.Get(made.ID)
+	kb, _ := b.Get(made.ID)
+	spent := 0
+	for range 3 { // both have leases that end at about the same time
+		for _, n := range []struct {
+			node testNode
+			key  *Key
+		}{{a, ka}, {b, kb}} {
+			if c, _, admitted, _ := n.key.Reserve(n.node.now(), 100); admitted {
+				spent += 100
+				c.Settle(n.node.now(), 100)
+			}
+		}
+	}
+	of := ka.ofTokens.Load()
+	redis.Signal(syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
+	defer cancel()
+	a.shared.leases.settle(ctx, []*share{of}, func(*limiter.Lease) bool { return true })
+	redis.Signal(syscall.SIGCONT)
+	for deadline := time.Now().Add(6 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for _, n := range []struct {
+			node testNode
+			key  *Key
+		}{{a, ka}, {b, kb}} {
+			if c, _, admitted, _ := n.key.Reserve(n.node.now(), 10); admitted {
+				spent += 10
+				c.Settle(n.node.now(), 10)
+			}
+		}
+	}
+	if spent > limit {
+		t.Errorf("%d tokens were spent, the limit is %d", spent, limit)
 	}
 }

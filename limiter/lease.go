@@ -9,8 +9,8 @@ import (
 // Lease is a part of a limit that is counted elsewhere: it may be spent here, without asking, until
 // a moment. It takes no lock.
 type Lease struct {
-	// Mark is the lender's own, to know it by when something of it comes back.
-	Mark int64
+	// Mark and Term are the lender's own, to know it by when something of it comes back.
+	Mark, Term int64
 
 	until time.Duration
 	left  atomic.Int64
@@ -21,8 +21,8 @@ type Lease struct {
 const ended = math.MinInt64 / 2
 
 // NewLease makes a Lease of amount that holds until until, on the clock whose times Take gets.
-func NewLease(amount int64, until time.Duration, mark int64) *Lease {
-	l := &Lease{until: until, Mark: mark}
+func NewLease(amount int64, until time.Duration, mark, term int64) *Lease {
+	l := &Lease{until: until, Mark: mark, Term: term}
 	l.left.Store(amount)
 	return l
 }
