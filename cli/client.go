@@ -92,7 +92,10 @@ func (c *client) exchange(ctx context.Context, method, path string, body any) (j
 func into[T any](ctx context.Context, c *client, method, path string, body any) (v T, err error) {
 	answer, err := c.call(ctx, method, path, body)
 	if err == nil && json.Unmarshal(answer, &v) != nil {
-		err = fmt.Errorf("%s does not answer as a sluice does", c.base)
+		err = c.noSluice()
 	}
 	return v, err
 }
+
+// noSluice is the error for an answer of another shape.
+func (c *client) noSluice() error { return fmt.Errorf("%s does not answer as a sluice does", c.base) }

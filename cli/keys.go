@@ -169,7 +169,7 @@ func Keys(ctx context.Context, args []string, env func(string) string, stdout io
 	}
 	var k key
 	if json.Unmarshal(answer, &k) != nil {
-		return fmt.Errorf("%s does not answer as a sluice does", admin.base)
+		return admin.noSluice()
 	}
 	return k.print(stdout)
 }

@@ -90,7 +90,7 @@ func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
 		for _, text := range got.Data {
 			var k key
 			if json.Unmarshal(text, &k) != nil {
-				return fmt.Errorf("%s does not answer as a sluice does", admin.base)
+				return admin.noSluice()
 			}
 			after = k.ID
 			of := func(limit *int64, used int64) string {

@@ -18,8 +18,8 @@ type Key struct {
 	tokens atomic.Pointer[limiter.Ledger] // the same
 
 	// Where several nodes count together, what this one may spend of what all may; the windows then
-	// have what it has spent itself. Nil elsewhere.
-	ofRequests, ofTokens atomic.Pointer[share]
+	// have what it has spent itself. Nil elsewhere; set once, before anybody has the key.
+	ofRequests, ofTokens *share
 
 	hash Hash // these two guarded by Store.mu
 	rev  uint64
@@ -31,7 +31,7 @@ func (k *Key) Spec() *Spec { return k.spec.Load() }
 // Admit asks the key's window for one request. limited is false for a key without
 // such a limit, which is always admitted.
 func (k *Key) Admit(now time.Duration) (state limiter.State, admitted, limited bool) {
-	share := k.ofRequests.Load()
+	share := k.ofRequests
 	if share == nil {
 		return k.allow(now, limiter.MaxLimit)
 	}
@@ -81,12 +81,12 @@ func (k *Key) limitOf(limit *int64) (window, bool) {
 // Uncounted reports whether the key's limits cannot be counted now, as other nodes may have spent what
 // this one does not hear of, so that nothing is admitted.
 func (k *Key) Uncounted() bool {
-	share, period := k.ofRequests.Load(), k.Spec().Limits.Period
+	share, period := k.ofRequests, k.Spec().Limits.Period
 	return share != nil && period != nil && share.blind(time.Duration(*period))
 }
 
 func (k *Key) shares() (all []*share) {
-	for _, s := range [...]*share{k.ofRequests.Load(), k.ofTokens.Load()} {
+	for _, s := range [...]*share{k.ofRequests, k.ofTokens} {
 		if s != nil {
 			all = append(all, s)
 		}
@@ -102,17 +102,17 @@ type spending struct {
 }
 
 func (k *Key) spent(now time.Duration) (all []spending) {
-	if w, limited := k.limitOf(k.Spec().Limits.Requests); limited && k.ofRequests.Load() != nil {
+	if w, limited := k.limitOf(k.Spec().Limits.Requests); limited && k.ofRequests != nil {
 		if own := k.window.Load(); own != nil {
 			if state, err := own.Peek(now); err == nil {
-				all = append(all, spending{k.ofRequests.Load(), w, state.Limit - state.Remaining})
+				all = append(all, spending{k.ofRequests, w, state.Limit - state.Remaining})
 			}
 		}
 	}
-	if w, limited := k.limitOf(k.Spec().Limits.Tokens); limited && k.ofTokens.Load() != nil {
+	if w, limited := k.limitOf(k.Spec().Limits.Tokens); limited && k.ofTokens != nil {
 		if own := k.tokens.Load(); own != nil {
 			state, _ := own.Peek(now, 0)
-			all = append(all, spending{k.ofTokens.Load(), w, state.Limit - state.Remaining})
+			all = append(all, spending{k.ofTokens, w, state.Limit - state.Remaining})
 		}
 	}
 	return all
@@ -129,7 +129,7 @@ func (k *Key) Left(now time.Duration) (state limiter.State, limited bool) {
 			return limiter.State{}, false
 		}
 		if state, err := w.Peek(now); err == nil {
-			return k.ofRequests.Load().adjust(state, now), true
+			return k.ofRequests.adjust(state, now), true
 		}
 	}
 }
@@ -164,7 +164,7 @@ func (c *Charge) Settle(now time.Duration, actual int64) {
 // Reserve charges the key's tokens with what a request may use. limited is false for a key
 // without such a limit.
 func (k *Key) Reserve(now time.Duration, tokens int64) (c Charge, state limiter.State, admitted, limited bool) {
-	l, share := k.tokens.Load(), k.ofTokens.Load()
+	l, share := k.tokens.Load(), k.ofTokens
 	w, there := k.limitOf(k.Spec().Limits.Tokens)
 	switch {
 	case l == nil:
@@ -211,7 +211,7 @@ func (k *Key) LeftTokens(now time.Duration, tokens int64) (state limiter.State, 
 		return limiter.State{}, true, false
 	}
 	state, admitted = l.Peek(now, tokens)
-	state = k.ofTokens.Load().adjust(state, now)
+	state = k.ofTokens.adjust(state, now)
 	return state, admitted && (tokens == 0 || state.Remaining > 0), true
 }
 
@@ -232,8 +232,8 @@ func (k *Key) Used(now time.Duration) (requests, tokens *int64) {
 
 // lend has the key count together with other nodes from now on. It is called before set.
 func (k *Key) lend(l *leases, id string) {
-	k.ofRequests.Store(l.share(ofRequests, id))
-	k.ofTokens.Store(l.share(ofTokens, id))
+	k.ofRequests = l.share(ofRequests, id)
+	k.ofTokens = l.share(ofTokens, id)
 }
 
 // set makes spec take effect. What the window has counted stays counted: a window of

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -57,17 +58,21 @@ func (l *leases) settle(ctx context.Context, some []*share, over func(*limiter.L
 	if len(calls) == 0 {
 		return
 	}
+	var failed error
 	for i, answer := range leaseScript.ExecMulti(ctx, r.client, calls...) {
 		s := all[i].share
 		got, err := answer.AsIntSlice()
 		if err != nil || len(got) != 4 {
 			s.unreported(all[i].say, all[i].term)
 			l.note(s)
-			l.failed(errAnswer)
+			failed = cmp.Or(err, errAnswer)
 			continue
 		}
 		s.free.Store(got[2])
 		s.refused.Store(0)
+	}
+	if failed != nil { // said once: they failed together
+		l.failed(failed)
 	}
 }
 

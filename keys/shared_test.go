@@ -622,7 +622,7 @@ func TestUnansweredGiveBack(t *testing.T) {
 			}
 		}
 	}
-	of := ka.ofTokens.Load()
+	of := ka.ofTokens
 	if of.lease.Load().Left() == 0 {
 		t.Fatal("there is nothing to give back")
 	}
