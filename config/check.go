@@ -25,10 +25,6 @@ var (
 	pathName       = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
 )
 
-// ownHeaders are put in by the gateway itself; a configured value would break framing
-// or routing.
-var ownHeaders = []string{"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "accept-encoding", "expect", "x-request-id"}
-
 // check adds what is wrong with values that are of the right type.
 func (d *decoder) check(cfg *Config) {
 	d.checkAddress("listen", cfg.Listen)
@@ -145,12 +141,6 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 		if _, given := d.positions[path+".max_in_flight"]; given {
 			d.checkInt(path+".max_in_flight", u.MaxInFlight, 1, 10_000_000)
 		}
-		switch {
-		case !headerName.MatchString(u.AuthHeader):
-			d.find(path+".auth_header", "must be a header's name alone; the key goes into api_key") // not shown: the key may be in it
-		case slices.Contains(ownHeaders, strings.ToLower(u.AuthHeader)):
-			d.find(path+".auth_header", "%s is the gateway's own and cannot be set", u.AuthHeader)
-		}
 		switch field := u.ModelField; {
 		case field == "":
 		case !fieldName.MatchString(field):
@@ -158,20 +148,7 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 		case field == "stream" || field == "gateway":
 			d.find(path+".model_field", "%s has a meaning of its own", field)
 		}
-		seen := map[string]bool{}
-		for _, h := range slices.Sorted(maps.Keys(u.Headers)) {
-			switch {
-			case !headerName.MatchString(h):
-				d.find(path+".headers."+h, "is not a header name")
-			case slices.Contains(ownHeaders, strings.ToLower(h)):
-				d.find(path+".headers."+h, "is the gateway's own and cannot be set")
-			case strings.ContainsFunc(u.Headers[h].Reveal(), control):
-				d.find(path+".headers."+h, "must not have control characters")
-			case seen[strings.ToLower(h)]:
-				d.find(path+".headers."+h, "is there twice, in different case")
-			}
-			seen[strings.ToLower(h)] = true
-		}
+		d.checkHeaders(path, u)
 	}
 }
 

@@ -116,7 +116,9 @@ type Upstream struct {
 	ModelField string            `json:"model_field,omitempty"`
 	Headers    map[string]Secret `json:"headers,omitempty"`
 	Query      map[string]Secret `json:"query,omitempty"`
-	Timeouts   Timeouts          `json:"timeouts"`
+	// HeadersPass are the client's headers that it gets though they would stay at the gateway.
+	HeadersPass []string `json:"headers_pass,omitempty"`
+	Timeouts    Timeouts `json:"timeouts"`
 	// Proxy is what its connections go through, the environment's if the file names none.
 	Proxy ProxyURL `json:"proxy,omitzero"`
 	// CA is a file of the certificates that are trusted in place of the system's.

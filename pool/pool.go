@@ -100,16 +100,51 @@ type Target struct {
 	// each request. Those of the upstream replace the client's; the credential is among them.
 	Head     []byte
 	replaces []string
+	passes   []string // headers_pass of the upstream
 	// Query is appended to the client's parameters without those of the same name.
 	Query []byte
 	// QueryNames are the names in Query, decoded.
 	QueryNames []string
 }
 
-// Replaces reports whether t has a header of its own called name, in any case.
+// Replaces reports whether t has a header of its own called name. Case makes no difference, nor does an
+// underscore for a dash, which many servers make one name of.
 func (t *Target) Replaces(name []byte) bool {
 	for _, own := range t.replaces {
-		if len(own) == len(name) && strings.EqualFold(own, string(name)) {
+		if sameHeader(own, name) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameHeader(a string, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range b {
+		if a[i] != b[i] && foldHeader(a[i]) != foldHeader(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func foldHeader(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case c == '_':
+		return '-'
+	}
+	return c
+}
+
+// Passes reports whether the operator lets the client's header called name through to t, which would
+// stay at the gateway otherwise.
+func (t *Target) Passes(name []byte) bool {
+	for _, passed := range t.passes {
+		if strings.EqualFold(passed, string(name)) {
 			return true
 		}
 	}
@@ -206,7 +241,7 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 	}
 	target := &Target{
 		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name),
-		QueueTimeout: c.QueueTimeout.Std(), StreamUsage: c.StreamUsage,
+		QueueTimeout: c.QueueTimeout.Std(), StreamUsage: c.StreamUsage, passes: c.HeadersPass,
 		health: u.healthOf(healthKey{model, name}),
 	}
 	target.Member = fmt.Appendf(nil, `"gateway":{"model":%s,"upstream":%s,"attempts":`, quote(model), quote(u.Name))

@@ -27,6 +27,7 @@ const (
 	methodNotAllowed
 	requestTimeout
 	bodyTooLarge
+	unsupportedMedia
 	headTooLarge
 	rateLimitExceeded
 	upstreamError
@@ -56,6 +57,7 @@ var kindTable = [kinds]struct {
 	methodNotAllowed:     {405, "invalid_request_error", "method_not_allowed", "", "caller_invalid"},
 	requestTimeout:       {408, "invalid_request_error", "request_timeout", "", "caller_slow"},
 	bodyTooLarge:         {413, "invalid_request_error", "body_too_large", "request_too_large", "policy_size"},
+	unsupportedMedia:     {415, "invalid_request_error", "unsupported_media_type", "", "caller_invalid"},
 	headTooLarge:         {431, "invalid_request_error", "head_too_large", "", "policy_size"},
 	rateLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded", "", "policy_limit"},
 	upstreamError:        {502, "upstream_error", "upstream_error", "api_error", "upstream_failed"},

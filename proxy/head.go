@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -27,14 +26,12 @@ func (r *request) writeHead(target *pool.Target) {
 			hops = addTokens(hops, value)
 		}
 	}
-	typed := false
 	for name, value := range from.All() {
-		if !requestDrops.has(name) && !inTokens(hops, name) && !target.Replaces(name) && bytes.IndexByte(name, ' ') < 0 {
+		if travels(name, target) && !inTokens(hops, name) && bytes.IndexByte(name, ' ') < 0 {
 			b = pool.AppendHeader(b, name, value)
-			typed = typed || string(name) == fasthttp.HeaderContentType
 		}
 	}
-	if !typed && !target.Replaces(headerContentType) {
+	if !target.Replaces(headerContentType) {
 		b = pool.AppendHeader(b, headerContentType, typeJSON)
 	}
 	b = pool.AppendHeader(b, headerRequestID, r.id)
@@ -52,12 +49,21 @@ var (
 	typeJSON          = []byte("application/json")
 )
 
-// requestDrops are the client's headers that go no further: hop-by-hop ones, credentials, and
-// what would speak for the client where the gateway speaks.
-var requestDrops = newHeaderList([]string{"proxy-", "x-forwarded-"},
+// travels reports whether the client's header called name goes to target.
+func travels(name []byte, target *pool.Target) bool {
+	return !(requestDrops.has(name) && !target.Passes(name)) && !target.Replaces(name)
+}
+
+// requestDrops are the client's headers that go no further: hop-by-hop headers, credentials, what
+// describes the body or the request's way (the gateway writes these itself, or a proxy in front of it
+// has), what names another method or path, and what a browser adds.
+var requestDrops = newHeaderList(
+	[]string{"proxy-", "x-forwarded-", "cf-", "x-envoy-", "x-amzn-", "x-original-", "x-auth-request-", "sec-", "x-portkey-"},
 	"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
-	"host", "content-length", "accept-encoding", "expect", "cookie", "authorization", "x-api-key", "api-key",
-	"x-goog-api-key", "openai-organization", "openai-project", "forwarded", "x-request-id", "content-encoding")
+	"host", "content-length", "content-type", "content-encoding", "accept-encoding", "expect", "x-request-id",
+	"cookie", "authorization", "x-api-key", "api-key", "x-goog-api-key", "openai-organization", "openai-project",
+	"forwarded", "cdn-loop", "via", "x-real-ip", "true-client-ip", "x-client-ip", "fastly-client-ip", "x-cluster-client-ip",
+	"x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override", "origin", "referer")
 
 // responseDrops are the upstream's headers that go no further.
 var responseDrops = newHeaderList([]string{"x-ratelimit-", "x-sluice-"},
@@ -85,45 +91,6 @@ func inTokens(tokens string, name []byte) bool {
 	}
 	for t := range strings.SplitSeq(tokens, ",") {
 		if strings.EqualFold(strings.TrimSpace(t), string(name)) {
-			return true
-		}
-	}
-	return false
-}
-
-// appendQuery appends ?query: the client's, without the parameters that the target has its
-// own values for, and those.
-func appendQuery(dst, client []byte, target *pool.Target) []byte {
-	if len(target.Query) == 0 {
-		if len(client) == 0 {
-			return dst
-		}
-		return append(append(dst, '?'), client...)
-	}
-	dst = append(dst, '?')
-	for len(client) > 0 {
-		var pair []byte
-		pair, client, _ = bytes.Cut(client, ampersand)
-		name, _, _ := bytes.Cut(pair, equals)
-		if len(pair) > 0 && !replacesParameter(target, name) {
-			dst = append(append(dst, pair...), '&')
-		}
-	}
-	return append(dst, target.Query...)
-}
-
-var (
-	ampersand = []byte{'&'}
-	equals    = []byte{'='}
-)
-
-func replacesParameter(target *pool.Target, name []byte) bool {
-	decoded, err := url.QueryUnescape(string(name))
-	if err != nil {
-		decoded = string(name)
-	}
-	for _, n := range target.QueryNames {
-		if n == decoded {
 			return true
 		}
 	}

@@ -29,11 +29,11 @@ const maxSequence = 16
 
 // parse reads the body and what it says to the gateway, and finds the models.
 func (r *request) parse() *failure {
-	if f := r.readBody(); f != nil {
+	if f := r.checkMedia(); f != nil {
 		return f
 	}
-	if encoding := r.ctx.Request.Header.ContentEncoding(); len(encoding) > 0 && !bytes.EqualFold(encoding, identity) {
-		return refusal(invalidRequest, "", "the body must be sent without Content-Encoding")
+	if f := r.readBody(); f != nil {
+		return f
 	}
 	if f := r.readFields(); f != nil {
 		return f
@@ -296,5 +296,3 @@ func shown(text []byte) string {
 	}
 	return fmt.Sprintf("%q", text)
 }
-
-var identity = []byte("identity")
