@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"sluice/pool"
 )
 
@@ -138,6 +140,9 @@ func (r *request) attempt(a *attempt) verdict {
 		return r.lost(a, err)
 	}
 	a.status = r.exchange.Response.StatusCode()
+	if !r.readAnswerHops() {
+		return r.lost(a, &pool.Error{Cause: pool.MalformedResponse, Err: errTooManyHops})
+	}
 	switch {
 	case a.status < 200: // 101 to a request that asked for no other protocol
 		return r.lost(a, &pool.Error{Cause: pool.MalformedResponse, Err: errStatus(a.status)})
@@ -155,6 +160,19 @@ func (r *request) attempt(a *attempt) verdict {
 	}
 	return r.reply(a)
 }
+
+// readAnswerHops reads the answer's Connection headers. False if they name too much.
+func (r *request) readAnswerHops() bool {
+	r.answerHops.clear()
+	for name, value := range r.exchange.Response.All() {
+		if string(name) == fasthttp.HeaderConnection && !r.answerHops.add(value) {
+			return false
+		}
+	}
+	return true
+}
+
+var errTooManyHops = fmt.Errorf("its Connection headers have more than %d names", maxHops)
 
 // refused ends an attempt that got an HTTP error: it is the client's answer if nothing else
 // can be, and kept for that while something else still may.

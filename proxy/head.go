@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"strconv"
-	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -20,14 +19,8 @@ func (r *request) writeHead(target *pool.Target) {
 	b = appendQuery(b, r.ctx.URI().QueryString(), target)
 	b = append(b, target.Head...)
 
-	hops := ""
 	for name, value := range from.All() {
-		if string(name) == fasthttp.HeaderConnection {
-			hops = addTokens(hops, value)
-		}
-	}
-	for name, value := range from.All() {
-		if travels(name, target) && !inTokens(hops, name) && bytes.IndexByte(name, ' ') < 0 {
+		if travels(name, target) && !r.hops.have(name) && bytes.IndexByte(name, ' ') < 0 {
 			b = pool.AppendHeader(b, name, value)
 		}
 	}
@@ -70,32 +63,6 @@ var responseDrops = newHeaderList([]string{"x-ratelimit-", "x-sluice-"},
 	"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 	"proxy-authenticate", "proxy-authentication-info", "proxy-connection",
 	"content-length", "date", "set-cookie", "openai-organization", "alt-svc", "x-request-id")
-
-// addTokens adds what a Connection header names besides keep-alive and close, which is
-// nearly always nothing.
-func addTokens(tokens string, value []byte) string {
-	if bytes.EqualFold(value, keepAlive) || bytes.EqualFold(value, closeToken) {
-		return tokens
-	}
-	return tokens + string(value) + ","
-}
-
-var (
-	keepAlive  = []byte("keep-alive")
-	closeToken = []byte("close")
-)
-
-func inTokens(tokens string, name []byte) bool {
-	if tokens == "" {
-		return false
-	}
-	for t := range strings.SplitSeq(tokens, ",") {
-		if strings.EqualFold(strings.TrimSpace(t), string(name)) {
-			return true
-		}
-	}
-	return false
-}
 
 // mediaType is a Content-Type without its parameters.
 func mediaType(contentType []byte) []byte {

@@ -1,10 +1,15 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/valyala/fasthttp"
 
 	"sluice/internal/upstreamtest"
 )
@@ -127,5 +132,90 @@ func TestParametersOfTheTarget(t *testing.T) {
 		if got := up.Requests()[before].Target; got != "/base/chat/completions?"+want {
 			t.Errorf("%s became %s", query, got)
 		}
+	}
+}
+
+// TestConnectionNames: what Connection names goes no further, and names cost little however many.
+func TestConnectionNames(t *testing.T) {
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, r *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, upstreamtest.Whole("200 OK", "application/json", r.Header.Get("X-Say"), okBody))
+	})
+	g := start(t, oneModel, up.Address())
+	names := func(n int) string { return strings.Repeat("x-a, ", n-1) + "x-named" }
+	for _, test := range []struct {
+		connection string
+		ok         bool
+	}{
+		{"Connection: X-Named\r\n", true},
+		{"Connection: keep-alive,X-NAMED ,\r\n", true},
+		{"Connection: " + names(maxHops) + "\r\n", true},
+		{"Connection: " + names(maxHops+1) + "\r\n", false},
+		{"Connection: " + strings.Repeat(",", 14000) + "x-named\r\n", false},
+		{"Connection: " + names(maxHops) + "\r\nConnection: x-b\r\n", false},
+		{strings.Repeat("Connection: x-named\r\n", maxHops+1), false},
+	} {
+		got := g.raw(g.rawPost("/v1/chat/completions", "X-Named: evil\r\nX-Other: 1\r\n"+test.connection, plainM))
+		if !test.ok {
+			if !strings.HasPrefix(got, "HTTP/1.1 400 ") || !strings.Contains(got, "at most 32 names") {
+				t.Errorf("%.50q: %s", test.connection, got)
+			}
+			continue
+		}
+		requests := up.Requests()
+		if h := requests[len(requests)-1].Header; !strings.HasPrefix(got, "HTTP/1.1 200 ") || h["X-Named"] != nil || h["X-Other"] == nil {
+			t.Errorf("%.50q: %s %v", test.connection, got, h)
+		}
+	}
+}
+
+func TestManyCookieHeaders(t *testing.T) {
+	up := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
+	g := start(t, oneModel, up.Address())
+	for n, want := range map[int]string{maxCookies: "HTTP/1.1 200 ", maxCookies + 1: "HTTP/1.1 400 "} {
+		if got := g.raw(g.rawPost("/v1/chat/completions", strings.Repeat("cookie: a=b\r\n", n), plainM)); !strings.HasPrefix(got, want) {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+}
+
+func TestConnectionNamesOfAnAnswer(t *testing.T) {
+	for names, want := range map[string]int{"X-Named": 200, strings.Repeat(",", 14000) + "X-Named": 502, strings.Repeat("x,", maxHops) + "X-Named": 502} {
+		up := upstreamtest.NewRaw(t, upstreamtest.Reply(upstreamtest.Whole("200 OK", "application/json", "Connection: "+names+"\r\nX-Named: evil\r\nX-Other: 1\r\n", okBody)))
+		g := start(t, oneModel, up.Address())
+		a := g.post("/v1/chat/completions", plainM)
+		if a.status != want || a.header["X-Named"] != nil || (a.header["X-Other"] != nil) != (want == 200) {
+			t.Errorf("%.20q: %d %v %s", names, a.status, a.header, a.body)
+		}
+		if want == 502 && !strings.Contains(a.header.Get("X-Sluice-Trail"), "malformed_response") {
+			t.Errorf("%v", a.header)
+		}
+	}
+}
+
+// BenchmarkWriteHead: many headers beside many names in Connection take a time that grows with
+// neither's square.
+func BenchmarkWriteHead(b *testing.B) {
+	g := start(b, oneModel, "127.0.0.1:1")
+	target := g.p.Set().Models["m"].Targets[0]
+	for name, lines := range map[string]string{
+		"sdk":     "User-Agent: sdk/1\r\nContent-Type: application/json\r\nAccept: */*\r\nX-Stainless-Lang: go\r\nConnection: keep-alive\r\n",
+		"hostile": "Connection: " + strings.Repeat("x-a,", maxHops-1) + "x-b\r\n" + strings.Repeat("a:b\r\n", 2800),
+	} {
+		b.Run(name, func(b *testing.B) {
+			r := g.p.acquireRequest()
+			r.ctx, r.route = &fasthttp.RequestCtx{}, &builtin[0]
+			text := bufio.NewReaderSize(strings.NewReader(g.rawPost("/v1/chat/completions", lines, plainM)), 64<<10)
+			if err := r.ctx.Request.Header.Read(text); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				r.hops.clear()
+				if f := r.checkHead(); f != nil {
+					b.Fatal(f.message)
+				}
+				r.writeHead(target)
+			}
+		})
 	}
 }

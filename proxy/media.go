@@ -30,16 +30,6 @@ var (
 	charset               = []byte("charset")
 )
 
-// nextHeader cuts the first line off a head's header lines.
-func nextHeader(headers []byte) (name, value, rest []byte) {
-	line := headers
-	if end := bytes.IndexByte(headers, '\n'); end >= 0 {
-		line, rest = headers[:end], headers[end+1:]
-	}
-	name, value, _ = bytes.Cut(line, colon)
-	return name, bytes.TrimSpace(value), rest
-}
-
 func checkType(contentType []byte) *failure {
 	typ, parameters, _ := bytes.Cut(contentType, semicolon)
 	if typ = bytes.TrimSpace(typ); len(typ) >= len(multipart) && bytes.EqualFold(typ[:len(multipart)], multipart) {

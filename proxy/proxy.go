@@ -193,7 +193,10 @@ func (p *Proxy) Shutdown(ctx context.Context, idle time.Duration) {
 func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 	r := p.begin(ctx)
 	defer p.end(r.conn)
-	f := r.authenticate()
+	f := r.checkHead()
+	if f == nil {
+		f = r.authenticate()
+	}
 	if limit := int(r.snapshot.config.Limits.Body); f == nil && ctx.Request.Header.ContentLength() > limit {
 		f = tooLarge(limit)
 	}
@@ -212,6 +215,11 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	defer p.closeIfDraining(ctx)
 	r := p.begin(ctx)
 	defer p.end(r.conn)
+	if f := r.checkHead(); f != nil {
+		r.refuse(f)
+		ctx.SetConnectionClose() // its body may not be what the server takes for it
+		return
+	}
 	if !cleanPath(ctx.Request.URI().PathOriginal()) {
 		r.refuse(refusal(invalidRequest, "", `the path must not have empty, "." or ".." segments, encoded slashes, backslashes or control characters`))
 		return

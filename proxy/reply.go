@@ -25,14 +25,8 @@ func (r *request) copyHead(a *attempt) {
 	from, resp := &r.exchange.Response, &r.ctx.Response
 	r.status = a.status
 	resp.SetStatusCode(a.status)
-	hops := ""
 	for name, value := range from.All() {
-		if string(name) == fasthttp.HeaderConnection {
-			hops = addTokens(hops, value)
-		}
-	}
-	for name, value := range from.All() {
-		if !responseDrops.has(name) && !inTokens(hops, name) {
+		if !responseDrops.has(name) && !r.answerHops.have(name) {
 			resp.Header.AddBytesKV(name, value)
 		}
 	}

@@ -25,6 +25,9 @@ type request struct {
 	route    *route // nil outside the proxied paths
 	began    time.Time
 	id       []byte
+	hops     hops // of the client's head
+	// of the head of the newest attempt's answer
+	answerHops hops
 
 	key        *keys.Key
 	inGate     bool // has a place in limits.in_flight
@@ -113,22 +116,26 @@ func (r *request) releaseStruct() {
 	clear(r.attempts)
 	clear(r.models)
 	clear(r.upstream[:cap(r.upstream)])
+	r.hops.clear()
+	r.answerHops.clear()
 	if cap(r.body) > freeMemory {
 		p.giveBack(r.body)
 		r.body = nil
 	}
 	*r = request{
-		json:     r.json,
-		waiter:   r.waiter,
-		id:       r.id[:0],
-		body:     r.body[:0],
-		upstream: r.upstream[:0],
-		scratch:  reuse(r.scratch),
-		head:     r.head[:0],
-		options:  r.options[:0],
-		attempts: r.attempts[:0],
-		models:   r.models[:0],
-		fields:   fields{models: r.fields.models[:0]},
+		json:       r.json,
+		waiter:     r.waiter,
+		id:         r.id[:0],
+		hops:       r.hops,
+		body:       r.body[:0],
+		upstream:   r.upstream[:0],
+		scratch:    reuse(r.scratch),
+		head:       r.head[:0],
+		options:    r.options[:0],
+		attempts:   r.attempts[:0],
+		models:     r.models[:0],
+		answerHops: r.answerHops,
+		fields:     fields{models: r.fields.models[:0]},
 	}
 	p.requests.Put(r)
 }
