@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
-
-	"github.com/valyala/fastjson"
 )
 
 // accessLog takes the lines of requests that have ended and writes them from a goroutine of its own. A
@@ -119,29 +118,29 @@ func (r *request) record(took time.Duration, kind string) {
 	if !logged && !kept {
 		return
 	}
-	line := r.line(took, kind)
-	if logged {
-		r.scratch = append(line.MarshalTo(r.scratch[:0]), '\n')
-		r.proxy.access.add(r.scratch)
-	}
+	r.line = r.appendLine(r.line[:0], took, kind)
 	if kept {
-		f.keep(line.MarshalTo(nil), r.failure)
+		f.keep(bytes.Clone(r.line), r.failure)
+	}
+	if logged {
+		r.line = append(r.line, '\n')
+		r.proxy.access.add(r.line)
 	}
 }
 
-// line is what is recorded of the request. Nothing of a body and no secret is in it.
-func (r *request) line(took time.Duration, kind string) *fastjson.Value {
-	a := &r.json.arena
-	line := a.NewObject()
-	text := func(name, value string) { line.Set(name, a.NewString(value)) }
+// appendLine appends what is recorded of the request, a JSON object. Nothing of a body and no secret is
+// in it.
+func (r *request) appendLine(dst []byte, took time.Duration, kind string) []byte {
+	text := func(name, value string) { dst = appendString(appendName(dst, name), value) }
+	whole := func(name string, n int64) { dst = strconv.AppendInt(appendName(dst, name), n, 10) }
 	seconds := func(name string, d time.Duration) {
-		line.Set(name, a.NewNumberFloat64(d.Round(time.Microsecond).Seconds()))
+		dst = strconv.AppendFloat(appendName(dst, name), d.Round(time.Microsecond).Seconds(), 'f', -1, 64)
 	}
-	whole := func(name string, n int64) { line.Set(name, a.NewNumberInt(int(n))) }
+	dst = append(dst, '{')
 	text("time", r.began.Format("2006-01-02T15:04:05.000Z07:00"))
 	text("level", "INFO")
 	text("msg", "request")
-	text("request_id", string(r.id))
+	text("request_id", borrowString(r.id))
 	text("client", r.conn.RemoteAddr().String())
 	whole("status", int64(r.status))
 	if r.route != nil {
@@ -153,12 +152,12 @@ func (r *request) line(took time.Duration, kind string) *fastjson.Value {
 	if n := len(r.attempts); n > 0 {
 		text("model", r.attempts[n-1].target.Model)
 		text("upstream", r.attempts[n-1].target.Upstream.Name)
-		text("trail", string(r.trail()))
+		text("trail", borrowString(r.trail()))
 	} else if len(r.models) > 0 {
 		text("model", r.models[0].Name)
 	}
 	if r.stream {
-		line.Set("stream", a.NewTrue())
+		dst = append(appendName(dst, "stream"), "true"...)
 	}
 	whole("bytes_in", r.bytesIn)
 	whole("bytes_out", r.bytesOut)
@@ -174,7 +173,7 @@ func (r *request) line(took time.Duration, kind string) *fastjson.Value {
 	if kind != "" {
 		text("error", kind)
 	}
-	return line
+	return append(dst, '}')
 }
 
 // overhead is the gateway's own part of the time up to the answer's head: what is left without the

@@ -148,33 +148,30 @@ const (
 	anthropic
 )
 
-// appendError writes f as the JSON body that d's clients read. The arena is r's.
-func (r *request) appendError(dst []byte, d dialect, f *failure) []byte {
+// appendError writes f as the JSON body that d's clients read.
+func appendError(dst []byte, d dialect, f *failure) []byte {
 	row := &kindTable[f.kind]
-	a := &r.json.arena
-	e := a.NewObject()
-	top := a.NewObject()
-	switch d {
-	case anthropic:
+	if d == anthropic {
 		typ := row.typ
 		if row.anthropic != "" {
 			typ = row.anthropic
 		}
-		e.Set("type", a.NewString(typ))
-		e.Set("message", a.NewString(f.message))
-		top.Set("type", a.NewString("error"))
-	default:
-		e.Set("message", a.NewString(f.message))
-		e.Set("type", a.NewString(row.typ))
-		if f.param != "" {
-			e.Set("param", a.NewString(f.param))
-		} else {
-			e.Set("param", a.NewNull())
-		}
-		e.Set("code", a.NewString(row.code))
+		dst = append(dst, `{"type":"error","error":{`...)
+		dst = appendString(appendName(dst, "type"), typ)
+		dst = appendString(appendName(dst, "message"), f.message)
+		return append(dst, "}}"...)
 	}
-	top.Set("error", e)
-	return top.MarshalTo(dst)
+	dst = append(dst, `{"error":{`...)
+	dst = appendString(appendName(dst, "message"), f.message)
+	dst = appendString(appendName(dst, "type"), row.typ)
+	dst = appendName(dst, "param")
+	if f.param == "" {
+		dst = append(dst, "null"...)
+	} else {
+		dst = appendString(dst, f.param)
+	}
+	dst = appendString(appendName(dst, "code"), row.code)
+	return append(dst, "}}"...)
 }
 
 // statusClientLeft is what nginx logs for a client that did not wait.
@@ -203,7 +200,7 @@ func (r *request) refuse(f *failure) {
 		resp.Header.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	r.setOwnHeaders()
-	resp.SetBodyRaw(r.appendError(nil, r.dialect(), f))
+	resp.SetBodyRaw(appendError(nil, r.dialect(), f))
 	r.conn.linger.Store(!r.bodyRead)
 }
 

@@ -206,7 +206,7 @@ func badField(field, format string, args ...any) *failure {
 func unknownField(object *fastjson.Object) (fail *failure) {
 	seen := map[string]bool{}
 	object.Visit(func(key []byte, _ *fastjson.Value) {
-		field := string(key)
+		field := cut(key)
 		switch field {
 		case "models", "max_retries", "timeout", "first_byte_timeout":
 			if seen[field] && fail == nil {
@@ -286,13 +286,4 @@ func (r *request) addModel(public []byte) *failure {
 		r.models = append(r.models, model)
 	}
 	return nil
-}
-
-// shown is a client's text, quoted and short.
-func shown(text []byte) string {
-	const most = 100
-	if len(text) > most {
-		text = append(bytes.Clone(text[:most]), "…"...)
-	}
-	return fmt.Sprintf("%q", text)
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
-	"github.com/valyala/fastjson"
 
 	"sluice/pool"
 )
@@ -39,28 +38,32 @@ func (r *request) appendMember(dst []byte) []byte {
 	dst = append(dst, r.attempts[len(r.attempts)-1].target.Member...)
 	dst = strconv.AppendInt(dst, int64(len(r.attempts)), 10)
 	if len(r.attempts) > 1 {
-		dst = r.failedAttempts().MarshalTo(append(dst, `,"failed":`...))
+		dst = r.appendFailed(append(dst, `,"failed":`...))
 	}
 	return append(dst, '}')
 }
 
-// failedAttempts lists those before the newest.
-func (r *request) failedAttempts() *fastjson.Value {
-	a := &r.json.arena
-	list := a.NewArray()
+// appendFailed lists the attempts before the newest.
+func (r *request) appendFailed(dst []byte) []byte {
+	dst = append(dst, '[')
 	for i := range r.attempts[:len(r.attempts)-1] {
 		f := &r.attempts[i]
-		v := a.NewObject()
-		v.Set("model", a.NewString(f.target.Model))
-		v.Set("upstream", a.NewString(f.target.Upstream.Name))
-		v.Set("status", a.NewNull())
-		if f.status != 0 {
-			v.Set("status", a.NewNumberInt(f.status))
+		if i > 0 {
+			dst = append(dst, ',')
 		}
-		v.Set("error", a.NewString(f.cause.String()))
-		list.SetArrayItem(i, v)
+		dst = append(dst, '{')
+		dst = appendString(appendName(dst, "model"), f.target.Model)
+		dst = appendString(appendName(dst, "upstream"), f.target.Upstream.Name)
+		dst = appendName(dst, "status")
+		if f.status == 0 {
+			dst = append(dst, "null"...)
+		} else {
+			dst = strconv.AppendInt(dst, int64(f.status), 10)
+		}
+		dst = appendString(appendName(dst, "error"), f.cause.String())
+		dst = append(dst, '}')
 	}
-	return list
+	return append(dst, ']')
 }
 
 // reply makes a plain answer the client's: whole where it is JSON of a size that can be

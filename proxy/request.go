@@ -64,18 +64,15 @@ type request struct {
 	headAfter         time.Duration // since it began
 	waited            time.Duration // for the client's body, between attempts, and for a turn
 
+	line     []byte // of the access log
 	scratch  []byte
 	head     []byte   // of the upstream request
 	upstream [][]byte // its body, in pieces
 	options  []byte   // the stream_options in it, if they are not the client's
 }
 
-// jsonState is what JSON is read and built with, pooled together: values live until the
-// parser's next use.
-type jsonState struct {
-	parser fastjson.Parser
-	arena  fastjson.Arena
-}
+// jsonState is what JSON is read with: values live until the parser's next use.
+type jsonState struct{ parser fastjson.Parser }
 
 // chosen is a place that was taken before the request was admitted.
 type chosen struct {
@@ -112,7 +109,6 @@ const keepBuffer = 256 << 10
 
 func (r *request) releaseStruct() {
 	p := r.proxy
-	r.json.arena.Reset()
 	clear(r.attempts)
 	clear(r.models)
 	clear(r.upstream[:cap(r.upstream)])
@@ -129,6 +125,7 @@ func (r *request) releaseStruct() {
 		hops:       r.hops,
 		body:       r.body[:0],
 		upstream:   r.upstream[:0],
+		line:       r.line[:0],
 		scratch:    reuse(r.scratch),
 		head:       r.head[:0],
 		options:    r.options[:0],

@@ -356,7 +356,7 @@ func (s *stream) breakOff(err error) {
 		event = append(event, "event: error\n"...)
 	}
 	event = append(event, "data: "...)
-	event = r.appendError(event, r.dialect(), r.failure)
+	event = appendError(event, r.dialect(), r.failure)
 	event = append(event, "\n\n"...)
 	if s.writer.Write(event) == nil {
 		_ = s.writer.Flush()

@@ -218,10 +218,13 @@ func (r *request) askUsage(target *pool.Target) bool {
 	if err != nil || v.Type() != fastjson.TypeObject || v.GetBool("include_usage") {
 		return false // the upstream will refuse it, or the client has asked
 	}
-	for v.Exists("include_usage") { // it may be there twice
-		v.Del("include_usage")
-	}
-	v.Set("include_usage", r.json.arena.NewTrue())
-	r.options = v.MarshalTo(r.options[:0])
+	r.options = append(r.options[:0], '{')
+	v.GetObject().Visit(func(key []byte, value *fastjson.Value) {
+		if string(key) != "include_usage" { // which may be there, and twice
+			r.options = append(appendString(r.options, borrowString(key)), ':')
+			r.options = append(value.MarshalTo(r.options), ',')
+		}
+	})
+	r.options = append(r.options, `"include_usage":true}`...)
 	return true
 }
