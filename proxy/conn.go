@@ -59,6 +59,7 @@ type clientConn struct {
 	promised atomic.Int64
 
 	closed atomic.Bool
+	watch  headWatch // of the connection's goroutine
 
 	since atomic.Uint64 // the sweep before the request began
 
@@ -67,6 +68,15 @@ type clientConn struct {
 	readBy  time.Time // until when a read may take; zero for any time
 	expired bool      // a read would fail
 	waiting aborter   // aborted when the client leaves
+}
+
+// Read is the server's way to hear the client. A head that cannot become one is not waited for.
+func (c *clientConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && c.watch.state != watchOff && !c.watch.look(b[:n]) && err == nil {
+		err = errBareLF
+	}
+	return n, err
 }
 
 // Write is the server's way to the client. The head of a stream's answer is left to the stream,
@@ -288,9 +298,14 @@ func (p *Proxy) connState(c net.Conn, state fasthttp.ConnState) {
 	t := &p.snapshot.Load().config.Timeouts.Client
 	conn := c.(*clientConn)
 	switch state {
-	case fasthttp.StateNew, fasthttp.StateActive:
-		conn.setIdle(state == fasthttp.StateNew, t.Header.Std)
+	case fasthttp.StateNew:
+		conn.watch = headWatch{state: watchIdle}
+		conn.setIdle(true, t.Header.Std)
+	case fasthttp.StateActive:
+		conn.watch.begin()
+		conn.setIdle(false, t.Header.Std)
 	case fasthttp.StateIdle:
+		conn.watch = headWatch{state: watchIdle}
 		conn.linger.Store(false) // the request was read to its end
 		conn.setIdle(true, func() time.Duration { return min(t.Idle.Std(), time.Duration(p.lastIdle.Load())) })
 	}

@@ -37,6 +37,7 @@ const (
 	noHealthyUpstream
 	shuttingDown
 	internal
+	versionNotSupported
 	kinds
 )
 
@@ -67,6 +68,7 @@ var kindTable = [kinds]struct {
 	noHealthyUpstream:    {503, "overloaded_error", "no_healthy_upstream", "", "upstream_unhealthy"},
 	shuttingDown:         {503, "overloaded_error", "shutting_down", "", "gateway_shutting_down"},
 	internal:             {500, "internal_error", "internal", "api_error", "gateway_internal"},
+	versionNotSupported:  {505, "invalid_request_error", "version_not_supported", "", "caller_invalid"},
 }
 
 // failure is a request that the gateway itself answers. The message is for the client
@@ -214,14 +216,18 @@ func (p *Proxy) refuseHead(ctx *fasthttp.RequestCtx, err error) {
 		r.conn.broken = errNothingAsked
 		return
 	}
-	r.refuse(headFailure(err))
+	r.refuse(headFailure(err, &r.conn.watch))
 }
 
 var errNothingAsked = errors.New("the client has asked nothing")
 
-func headFailure(err error) *failure {
+func headFailure(err error, watch *headWatch) *failure {
 	// The error's text may quote the head, credentials included; it goes nowhere.
 	switch {
+	case watch.badVersion:
+		return refuseVersion()
+	case errors.Is(err, errBareLF):
+		return refuseBareLF()
 	case isSmallBuffer(err):
 		return refusal(headTooLarge, "", "the request's head is larger than limits.head")
 	case isTimeout(err):

@@ -10,8 +10,7 @@ import (
 )
 
 // writeHead writes the upstream request's line and headers. Names and values are as the server
-// has read them, which has refused what could end a line, and of what no name may have lets only
-// spaces pass: such a header goes no further.
+// has read them: it and checkHead have refused what could end a line, or no name may have.
 func (r *request) writeHead(target *pool.Target) {
 	from := &r.ctx.Request.Header
 	b := append(r.head[:0], "POST "...)
@@ -20,7 +19,7 @@ func (r *request) writeHead(target *pool.Target) {
 	b = append(b, target.Head...)
 
 	for name, value := range from.All() {
-		if travels(name, target) && !r.hops.have(name) && bytes.IndexByte(name, ' ') < 0 {
+		if travels(name, target) && !r.hops.have(name) {
 			b = pool.AppendHeader(b, name, value)
 		}
 	}

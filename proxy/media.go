@@ -7,10 +7,10 @@ import "bytes"
 // took it for a form, could read another model in it. Many clients name no type or the wrong one (curl
 // says that its -d is a form), so only what cannot be JSON in UTF-8 is refused.
 func (r *request) checkMedia() *failure {
-	headers := r.ctx.Request.Header.RawHeaders()
-	for len(headers) > 0 {
-		var name, value []byte
-		name, value, headers = nextHeader(headers)
+	for lines := r.ctx.Request.Header.RawHeaders(); len(lines) > 0; {
+		var line []byte
+		line, lines, _ = nextLine(lines)
+		name, value := splitHeader(line)
 		switch {
 		case bytes.EqualFold(name, headerContentType):
 			if f := checkType(value); f != nil {
