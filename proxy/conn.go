@@ -54,6 +54,9 @@ type clientConn struct {
 	broken error     // of a write: what follows would begin in the middle of something
 	// streamed is a stream whose head has not been written yet.
 	streamed atomic.Pointer[stream]
+	// bare is not bareNot where the answer ends with the connection. Its head is gathered in head.
+	bare atomic.Uint32
+	head []byte
 
 	// promised is how much of limits.memory is kept for what has not arrived yet of a body.
 	promised atomic.Int64
@@ -82,6 +85,9 @@ func (c *clientConn) Read(b []byte) (int, error) {
 // Write is the server's way to the client. The head of a stream's answer is left to the stream,
 // whose goroutine writes until it ends, and the server after that.
 func (c *clientConn) Write(b []byte) (n int, err error) {
+	if c.bare.Load() != bareNot {
+		return c.writeBare(b)
+	}
 	if c.streamed.Load() == nil {
 		return c.send(b)
 	}
@@ -164,6 +170,10 @@ func (c *clientConn) Close() error {
 	// cannot write to without asking it.
 	if c.abort(pool.ClientLeft) {
 		c.all.left()
+	}
+	if bare := c.bare.Load(); bare == bareHead || bare == bareBody {
+		reset(c.Conn)
+		return c.Conn.Close()
 	}
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger.Load() && half.CloseWrite() == nil {
 		c.discard()

@@ -226,17 +226,19 @@ func (r *request) passOver(prefix []byte, size int, over bool) {
 		r.markEnd()
 	}
 	r.bytesOut = int64(len(prefix))
-	p := &passage{r: r, prefix: prefix, fixed: size >= 0, over: over, client: r.ctx.Conn()}
+	bare := r.conn.bare.Load() != bareNot
+	p := &passage{r: r, prefix: prefix, straight: size >= 0 || bare, over: over, client: toClient{r.conn}}
 	r.ctx.Response.ImmediateHeaderFlush = true
 	r.ctx.Response.SetBodyStream(p, size)
 	r.handOver()
 }
 
-// markEnd has the connection end with an answer of unknown length where the client may not
-// know chunks, and would find no other end.
+// markEnd has the connection end with an answer of unknown length where the client does not know
+// chunks, and would find no other end.
 func (r *request) markEnd() {
 	if !r.ctx.Request.Header.IsHTTP11() {
 		r.ctx.SetConnectionClose()
+		r.conn.bare.Store(bareHead)
 	}
 }
 
@@ -261,11 +263,11 @@ const keepWhileAnswering = 4 << 10
 // passage is the body of an answer that passes through. When the upstream breaks off, the
 // server gets the error and closes the client's connection without ending the body.
 type passage struct {
-	r      *request
-	prefix []byte
-	fixed  bool // its length is known, and announced
-	over   bool // nothing more comes from the upstream
-	client io.Writer
+	r        *request
+	prefix   []byte
+	straight bool // goes out as it is: its length is announced, or its end is the connection's
+	over     bool // nothing more comes from the upstream
+	client   io.Writer
 }
 
 func (p *passage) Read(b []byte) (int, error) {
@@ -283,9 +285,9 @@ func (p *passage) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// SupportsBodyWriteTo has the server call WriteTo for a body of a known length: its own
-// way would gather such a body in a buffer until that is full.
-func (p *passage) SupportsBodyWriteTo() bool { return p.fixed }
+// SupportsBodyWriteTo has the server call WriteTo for a body without chunks: its own way would
+// gather such a body in a buffer until that is full.
+func (p *passage) SupportsBodyWriteTo() bool { return p.straight }
 
 // WriteTo writes the body to the client's connection as it comes. The server's writer for
 // it is passed over: the head has been flushed, so that it is empty.

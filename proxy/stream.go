@@ -122,6 +122,7 @@ func (r *request) replyStream(a *attempt) verdict {
 // begin is the verdict to pass on. head is the answer's, which the server has written; nil if it
 // has gone out, or never will.
 func (s *stream) begin(head []byte) {
+	s.writer.Bare = s.r.conn.bare.Load() != bareNot
 	s.writer.Start(toClient{s.r.conn}, head, s.target.Timeouts.StreamKeepalive.Std(), s.silent)
 	s.verdict <- true
 }
@@ -338,6 +339,7 @@ func (s *stream) breakOff(err error) {
 		if r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
 			r.proxy.metrics.CancelledUpstreams.Inc()
 		}
+		r.conn.cutBare()
 		return
 	}
 	switch {
@@ -362,6 +364,7 @@ func (s *stream) breakOff(err error) {
 		_ = s.writer.Flush()
 	}
 	r.scratch = event
+	r.conn.cutBare()
 }
 
 func (s *stream) panicked(v any) error {

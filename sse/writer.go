@@ -18,6 +18,9 @@ var errStopped = errors.New("stream writer is stopped")
 // has been written for a while. The last chunk, which is empty, is left to others. Its methods
 // may be called from several goroutines.
 type Writer struct {
+	// Bare has what is written leave as it is, without chunks. It is set before Start.
+	Bare bool
+
 	mu    sync.Mutex
 	dst   io.Writer // nil before Start and after Stop
 	buf   *[bufferSize]byte
@@ -63,7 +66,15 @@ func (w *Writer) Start(dst io.Writer, before []byte, every, silent time.Duration
 func (w *Writer) fill(before []byte) {
 	w.buf = buffers.Get().(*[bufferSize]byte)
 	w.chunk = copy(w.buf[:], before)
-	w.end = w.chunk + sizeLine
+	w.end = w.chunk + w.sizeLine()
+}
+
+// sizeLine is how many bytes are kept for the line before the chunk's bytes.
+func (w *Writer) sizeLine() int {
+	if w.Bare {
+		return 0
+	}
+	return sizeLine
 }
 
 // Stop ends the Writer, if it was started: when it returns, nothing more reaches dst.
@@ -148,6 +159,9 @@ func (w *Writer) flush() error {
 
 // framed is what is buffered, with the chunk's framing.
 func (w *Writer) framed() []byte {
+	if w.Bare {
+		return w.buf[:w.end]
+	}
 	size := w.end - w.chunk - sizeLine
 	if size == 0 {
 		return w.buf[:w.chunk] // an empty chunk would be the last
@@ -180,7 +194,7 @@ func (w *Writer) keepAlive() {
 	left := w.every - time.Since(w.last)
 	if left <= 0 {
 		// If somebody is about to flush there is no silence, but for a head alone.
-		if w.buf == nil || w.end == w.chunk+sizeLine {
+		if w.buf == nil || w.end == w.chunk+w.sizeLine() {
 			if w.write([]byte(KeepAlive)) != nil {
 				return
 			}

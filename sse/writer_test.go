@@ -56,6 +56,27 @@ func TestWriterWritesChunks(t *testing.T) {
 	}
 }
 
+func TestBareWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, size := range []int{1, 100, bufferSize - 1, bufferSize, 3*bufferSize + 1} {
+			var out upstreamtest.Buffer
+			w := Writer{Bare: true}
+			w.Start(&out, []byte("head"), time.Minute, time.Minute) // silence
+			synctest.Wait()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			block := bytes.Repeat([]byte("b"), size)
+			if err := w.Write(block); err != nil || w.Flush() != nil {
+				t.Fatal(err)
+			}
+			w.Stop()
+			if want := "head" + KeepAlive + KeepAlive + string(block); out.String() != want {
+				t.Errorf("%d: %.60q", size, out.String())
+			}
+		}
+	})
+}
+
 // TestWriterSendsTheHeadAlone at once if there is silence, and never an empty chunk.
 func TestWriterSendsTheHeadAlone(t *testing.T) {
 	var out upstreamtest.Buffer
