@@ -9,6 +9,7 @@ import (
 // reloads that keep the target's upstream, model and name.
 type health struct {
 	inFlight atomic.Int64
+	asked    atomic.Bool // from the first attempt on; until then no gauge shows it
 	breaker  breaker
 	rests    atomic.Int64 // until when, after a 429 with Retry-After
 }
@@ -81,6 +82,10 @@ func (t *Target) enter(now time.Duration) (p Place, ok bool) {
 	probe, ok := t.health.breaker.enter(now)
 	if ok {
 		t.health.inFlight.Add(1)
+		if !t.health.asked.Load() {
+			t.Upstream.asked.Store(true)
+			t.health.asked.Store(true)
+		}
 	}
 	return Place{now, probe}, ok
 }

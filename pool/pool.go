@@ -41,26 +41,12 @@ func New(m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, dial 
 	return p
 }
 
-// gauges is what the metrics show of the upstreams now.
-func (p *Pool) gauges() (all []metrics.Upstream) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, u := range p.current {
-		s := u.Status()
-		m := metrics.Upstream{Name: u.Name, InFlight: s.InFlight, MaxInFlight: s.MaxInFlight, Waiting: s.Waiting, Connections: s.Connections}
-		for _, t := range s.Targets {
-			m.Targets = append(m.Targets, metrics.UpstreamTarget{Model: t.Model, Name: t.Target, Breaker: int(t.breaker)})
-		}
-		all = append(all, m)
-	}
-	return all
-}
-
 // Set is one configuration's upstreams and models. It is read-only.
 type Set struct {
 	Upstreams []*Upstream // by name
 	Models    map[string]*Model
 	limits    []int // max_in_flight of each upstream
+	series    *metrics.Series
 }
 
 // Model is a public name and where it is served.
@@ -169,12 +155,12 @@ func AppendHeader(dst, name, value []byte) []byte {
 func (p *Pool) Build(cfg *config.Config) *Set {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &Set{Models: make(map[string]*Model, len(cfg.Models))}
+	s := &Set{Models: make(map[string]*Model, len(cfg.Models)), series: p.metrics.Series()}
 	byName := map[string]*Upstream{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Upstreams)) {
-		u := p.current[name]
+		u, series := p.current[name], s.series.Upstream(name)
 		if u == nil || u.way != wayOf(cfg.Upstreams[name]) {
-			u = p.newUpstream(name, cfg.Upstreams[name])
+			u = p.newUpstream(name, cfg.Upstreams[name], series)
 		}
 		byName[name] = u
 		s.Upstreams = append(s.Upstreams, u)
@@ -186,11 +172,11 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 			c := cfg.Upstreams[t.Upstream]
 			target := newTarget(name, t, c, byName[t.Upstream])
 			target.Timeouts = cfg.TimeoutsFor(m, c)
-			target.Metrics = p.metrics.Target(name, t.Upstream)
+			target.Metrics = s.series.Target(name, t.Upstream)
 			target.breaker = cfg.Breaker
 			model.Targets = append(model.Targets, target)
 		}
-		model.Fallback = p.metrics.Fallback(name)
+		model.Fallback = s.series.Fallbacks(name)
 		s.Models[name] = model
 	}
 	for name := range cfg.Models {
@@ -217,11 +203,13 @@ func (s *Set) fallBack(cfg *config.Config, m *Model, from string) {
 func (p *Pool) Adopt(s *Set) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.series.Adopt()
+	used := s.healths()
 	old := p.current
 	p.current = make(map[string]*Upstream, len(s.Upstreams))
 	for i, u := range s.Upstreams {
 		p.current[u.Name] = u
-		u.forget(s)
+		u.forget(used)
 		u.queue.SetLimit(int64(s.limits[i]))
 	}
 	for name, u := range old {
@@ -231,8 +219,19 @@ func (p *Pool) Adopt(s *Set) {
 	}
 }
 
+// healths are those of the targets in s.
+func (s *Set) healths() map[*health]bool {
+	used := map[*health]bool{}
+	for _, m := range s.Models {
+		for _, t := range m.Targets {
+			used[t.health] = true
+		}
+	}
+	return used
+}
+
 // Close retires every upstream.
-func (p *Pool) Close() { p.Adopt(&Set{}) }
+func (p *Pool) Close() { p.Adopt(p.Build(&config.Config{})) }
 
 func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) *Target {
 	name := t.Model

@@ -22,6 +22,7 @@ import (
 
 	"sluice/config"
 	"sluice/limiter"
+	"sluice/metrics"
 )
 
 const (
@@ -51,6 +52,7 @@ type Upstream struct {
 	dial    Dial        // to a watched connection, or TLS over one
 	tls     *tls.Config // nil for http
 	retired atomic.Bool
+	asked   atomic.Bool // once one of its targets is
 
 	budget budget
 	queue  limiter.Queue
@@ -112,10 +114,10 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
+func (p *Pool) newUpstream(name string, c *config.Upstream, series metrics.Upstream) *Upstream {
 	u := &Upstream{
 		Name: name, Address: addressOf(c), way: wayOf(c), dial: straight(p.dial), clock: p.clock, log: p.log,
-		targets: map[healthKey]*health{}, retries: p.metrics.Retry(name), refused: p.metrics.RetryRefused(name),
+		targets: map[healthKey]*health{}, retries: series.Retries(), refused: series.RetriesRefused(),
 	}
 	roots, _ := c.Roots()
 	secure := func(to *url.URL) *tls.Config {
@@ -144,7 +146,7 @@ func (p *Pool) newUpstream(name string, c *config.Upstream) *Upstream {
 	u.links = newLinks(u.client)
 	for c := range u.causes {
 		if c := Cause(c); !c.Ended() { // which is no failure of the upstream's
-			u.causes[c] = p.metrics.Failure(name, c.String())
+			u.causes[c] = series.Failures(c.String())
 		}
 	}
 	return u
@@ -223,14 +225,8 @@ func (u *Upstream) healthOf(key healthKey) *health {
 	return h
 }
 
-// forget drops what is known of targets that are not in s.
-func (u *Upstream) forget(s *Set) {
-	used := map[*health]bool{}
-	for _, m := range s.Models {
-		for _, t := range m.Targets {
-			used[t.health] = true
-		}
-	}
+// forget drops what is known of targets that are not used.
+func (u *Upstream) forget(used map[*health]bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	maps.DeleteFunc(u.targets, func(_ healthKey, h *health) bool { return !used[h] })
