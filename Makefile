@@ -5,7 +5,7 @@ GO ?= go
 # Of each fuzz target, in make fuzz.
 FUZZTIME ?= 10s
 # What has Go benchmarks beside it, and how often make compare runs them.
-BENCHED = ./limiter ./keys ./sse ./pool ./proxy
+BENCHED = ./limiter ./keys ./metrics ./sse ./pool ./proxy
 BENCHCOUNT ?= 6
 # Of make soak.
 SOAKTIME ?= 1m

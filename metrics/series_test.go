@@ -131,3 +131,12 @@ func TestIdleSeriesAreNone(t *testing.T) {
 		t.Errorf("%d series", n)
 	}
 }
+
+func BenchmarkRequest(b *testing.B) {
+	target := New().Series().Target("m", "u")
+	b.ReportAllocs()
+	for b.Loop() {
+		target.Attempts.Inc()
+		target.Done(&Request{Status: 200, Took: time.Second, FirstByte: time.Second, Overhead: 50 * time.Microsecond, TokensIn: 7, TokensOut: 7})
+	}
+}

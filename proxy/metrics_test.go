@@ -87,6 +87,7 @@ func TestSeriesExistOnceTheyHaveCounted(t *testing.T) {
 		}
 		g.wantValues("model")
 		g.wantValues("upstream")
+		g.wantSeries(`sluice_config_reloads_total{result="failure"} 0`, `sluice_errors_total{kind="upstream_failed"} 0`)
 
 		var asked []string
 		for i := range 10 {
