@@ -25,6 +25,9 @@ var (
 	pathName       = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
 )
 
+// ownFields are members of a request's body that the gateway reads, and writes where it must.
+var ownFields = []string{"stream", "gateway", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"}
+
 // check adds what is wrong with values that are of the right type.
 func (d *decoder) check(cfg *Config) {
 	d.checkAddress("listen", cfg.Listen)
@@ -145,7 +148,7 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 		case field == "":
 		case !fieldName.MatchString(field):
 			d.find(path+".model_field", "must be a name of letters, digits, dots, dashes and underscores")
-		case field == "stream" || field == "gateway":
+		case slices.Contains(ownFields, strings.ToLower(field)):
 			d.find(path+".model_field", "%s has a meaning of its own", field)
 		}
 		d.checkHeaders(path, u)

@@ -111,7 +111,7 @@ func TestStreamOptionsStayJSON(t *testing.T) {
 	up := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
 	g := start(t, oneModel, up.Address())
 	r := g.p.acquireRequest()
-	r.tokens.limited, r.route = true, &builtin[0]
+	r.tokens.limited, r.route, r.snapshot = true, &builtin[0], g.p.snapshot.Load()
 	target := g.p.Set().Models["m"].Targets[0]
 	for c := range 0x80 {
 		r.body = []byte(`{"model":"m","stream":true,"stream_options":{` + jsonText("k"+string(rune(c))) + `:` + strconv.Itoa(c) + `}}`)

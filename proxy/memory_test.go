@@ -153,3 +153,44 @@ func TestAFieldCannotTakeMemory(t *testing.T) {
 		t.Errorf("three requests took %d MiB", grown>>20)
 	}
 }
+
+// TestLongNamesLeaveNothing: a name with an escape in it, of which nothing can be ours, is decoded
+// nowhere, and no request keeps what it has read of a large one.
+func TestLongNamesLeaveNothing(t *testing.T) {
+	up := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
+	g := start(t, oneModel+"limits: {body: 12MiB}\n", up.Address())
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC() // what is pooled survives one
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	long := strings.Repeat(`x`, 9_600_000)
+	before := heap()
+	bodies := []string{`{"model":"m","\u0061` + long + `":1}`, `{"model":"m","a":{"\u0061` + long + `":1}}`, `{"model":"m","\"` + long + `":1}`,
+		`{"model":"m","stream":true,"stream_options":{"\u0061` + long + `":1}}`, `{"model":"m","gateway":{"\u0061` + long + `":1}}`, `{"model":"\u0061` + long + `"}`,
+		`{"model":"m","gateway":{"models":["m",` + strings.Repeat(`"\u006d",`, 14) + `"\u006d"]}}`, `{"model":"m","max_tokens":"` + long + `","n":"\u0031"}`}
+	requests := make([]*request, 40)
+	for i := range requests {
+		requests[i], _ = prepared(t, g, "")
+	}
+	for i, r := range requests {
+		r.body = []byte(bodies[i%len(bodies)])
+		r.key = g.keys.Lookup([]byte(g.secret))
+		r.tokens.limited = true
+		if f := r.readFields(); f == nil {
+			r.needs()
+			r.rewrite(nil, r.snapshot.set.Models["m"].Targets[0])
+		} else if i%len(bodies) < 4 {
+			t.Fatal(f.message)
+		}
+		r.releaseStruct()
+	}
+	bodies = nil
+	// They are held here, so that nothing of theirs goes with the pool that they are in.
+	if kept := heap() - before; kept > 4<<20 {
+		t.Errorf("%d requests keep %d KiB", len(requests), kept>>10)
+	}
+	runtime.KeepAlive(requests)
+}

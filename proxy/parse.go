@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/valyala/fastjson"
 )
 
 // fields is what the body says to the gateway.
@@ -45,15 +43,15 @@ func (r *request) parse() *failure {
 func (r *request) readFields() *failure {
 	f := &r.fields
 	f.maxRetries = -1
-	repeated, err := scan(r.body, &r.json.parser, &f.members)
+	err := scan(r.body, r.snapshot.modelFields, &f.members)
 	if errors.Is(err, errTooNested) {
 		return refusal(invalidJSON, "", "the body is nested deeper than %d", maxNesting)
 	}
 	if err != nil {
 		return refusal(invalidJSON, "", "the body is not one valid JSON object: %s", whyNotJSON(r.body))
 	}
-	if repeated {
-		return refusal(invalidRequest, "", "model, model_id, stream and gateway must each be there once at most")
+	if fail := r.checkNames(); fail != nil {
+		return fail
 	}
 	if fail := r.readModel(); fail != nil {
 		return fail
@@ -62,13 +60,13 @@ func (r *request) readFields() *failure {
 		switch string(r.value(m)) {
 		case "true":
 			f.stream = true
-		case "false":
+		case "false", "null":
 		default:
 			return refusal(invalidRequest, "stream", "stream must be true or false")
 		}
 	}
 	if m := f.members.find(nameGateway); m != nil {
-		if fail := r.readGateway(r.value(m)); fail != nil {
+		if fail := f.readGateway(r.value(m)); fail != nil {
 			return fail
 		}
 	}
@@ -77,9 +75,35 @@ func (r *request) readFields() *failure {
 
 func (r *request) value(m *member) []byte { return r.body[m.valueStart:m.valueEnd] }
 
+// checkNames refuses top-level names in which an upstream could read something else than the
+// gateway has read.
+func (r *request) checkNames() *failure {
+	m := &r.fields.members
+	if n := m.repeated(); n != nameOther {
+		text := nameTexts[n]
+		return refusal(invalidRequest, text, "%s is in the body more than once; it must be there once at most", text)
+	}
+	if m.odd.why == notOdd {
+		return nil
+	}
+	text := r.body[m.odd.start+1 : m.odd.end-1]
+	if len(text) <= maxParsed {
+		text, _ = textOf(r.body[m.odd.start:m.odd.end])
+	}
+	switch m.odd.why {
+	case oddCase:
+		like := nameTexts[m.odd.name]
+		return refusal(invalidRequest, like, "the body has %s, which some upstreams read as %s; write %s", shown(text), like, like)
+	case oddField:
+		return refusal(invalidRequest, cut(text),
+			"%s is the field in which the gateway names the model to an upstream (model_field); leave it out and send model", shown(text))
+	}
+	return refusal(invalidRequest, "", "the name %s in the body has a NUL, a byte order mark, half a surrogate pair or bytes that are not UTF-8; names at the top level must have none", shown(text))
+}
+
 // whyNotJSON explains to a person. It is the slow way, taken only for a refusal.
 func whyNotJSON(body []byte) string {
-	var v json.RawMessage
+	var v anyJSON
 	var syntax *json.SyntaxError
 	switch err := json.Unmarshal(body, &v); {
 	case errors.As(err, &syntax):
@@ -89,6 +113,11 @@ func whyNotJSON(body []byte) string {
 	}
 	return "it is not an object"
 }
+
+// anyJSON is a value of which encoding/json keeps nothing.
+type anyJSON struct{}
+
+func (*anyJSON) UnmarshalJSON([]byte) error { return nil }
 
 // readModel reads model and model_id, which must agree.
 func (r *request) readModel() *failure {
@@ -103,7 +132,7 @@ func (r *request) readModel() *failure {
 		if len(r.value(m)) > maxParsed {
 			return refusal(invalidRequest, which.text, "%s must have at most %d bytes", which.text, maxParsed)
 		}
-		value, ok := r.text(r.value(m))
+		value, ok := textOf(r.value(m))
 		if !ok {
 			return refusal(invalidRequest, which.text, "%s must be a string", which.text)
 		}
@@ -118,125 +147,9 @@ func (r *request) readModel() *failure {
 	return nil
 }
 
-// maxParsed bounds what is parsed of a client's body: a parsed value takes many times its bytes.
+// maxParsed bounds what is decoded of a client's body, and so copied, which limits.memory does not
+// count.
 const maxParsed = 64 << 10
-
-// text decodes a JSON string. The result is the body's own bytes where there are no
-// escapes.
-func (r *request) text(value []byte) ([]byte, bool) {
-	if value[0] != '"' {
-		return nil, false
-	}
-	if inner := value[1 : len(value)-1]; bytes.IndexByte(inner, '\\') < 0 {
-		return inner, true
-	}
-	v, err := r.json.parser.ParseBytes(value)
-	if err != nil {
-		return nil, false
-	}
-	decoded, err := v.StringBytes()
-	return bytes.Clone(decoded), err == nil
-}
-
-// readGateway reads our extension field.
-func (r *request) readGateway(value []byte) *failure {
-	if len(value) > maxParsed {
-		return badField("", "must have at most %d bytes", maxParsed)
-	}
-	v, err := r.json.parser.ParseBytes(value)
-	if err != nil {
-		return badField("", "cannot be read")
-	}
-	object, err := v.Object()
-	if err != nil {
-		return badField("", "must be an object")
-	}
-	f, known := &r.fields, 0
-	if v := object.Get("models"); v != nil {
-		known++
-		if fail := f.readSequence(v); fail != nil {
-			return fail
-		}
-	}
-	if v := object.Get("max_retries"); v != nil {
-		known++
-		n, err := v.Int()
-		if err != nil || n < 0 {
-			return badField("max_retries", "must be a whole number, 0 or more")
-		}
-		f.maxRetries = n
-	}
-	for _, d := range [...]struct {
-		name string
-		into *time.Duration
-	}{{"timeout", &f.timeout}, {"first_byte_timeout", &f.firstByteTimeout}} {
-		v := object.Get(d.name)
-		if v == nil {
-			continue
-		}
-		known++
-		text, err := v.StringBytes()
-		if *d.into, err = parseDuration(text, err); err != nil || *d.into <= 0 {
-			return badField(d.name, `must be a duration above zero such as "30s"`)
-		}
-	}
-	if object.Len() != known {
-		return unknownField(object)
-	}
-	return nil
-}
-
-func parseDuration(text []byte, err error) (time.Duration, error) {
-	if err != nil {
-		return 0, err
-	}
-	return time.ParseDuration(borrowString(text)) // its error, which quotes it, is dropped
-}
-
-// badField refuses a field of the gateway object, or the object itself.
-func badField(field, format string, args ...any) *failure {
-	param := "gateway"
-	if field != "" {
-		param += "." + field
-	}
-	return refusal(invalidGatewayField, param, "%s %s", param, fmt.Sprintf(format, args...))
-}
-
-// unknownField says which field of the gateway object should not be there.
-func unknownField(object *fastjson.Object) (fail *failure) {
-	seen := map[string]bool{}
-	object.Visit(func(key []byte, _ *fastjson.Value) {
-		field := cut(key)
-		switch field {
-		case "models", "max_retries", "timeout", "first_byte_timeout":
-			if seen[field] && fail == nil {
-				fail = badField(field, "is there twice")
-			}
-		default:
-			if fail == nil {
-				fail = badField(field, "is not known; known are models, max_retries, timeout and first_byte_timeout")
-			}
-		}
-		seen[field] = true
-	})
-	return fail
-}
-
-func (f *fields) readSequence(v *fastjson.Value) *failure {
-	items, err := v.Array()
-	if err != nil || len(items) < 1 || len(items) > maxSequence {
-		return badField("models", "must be a list of 1 to %d model names", maxSequence)
-	}
-	f.models = f.models[:0]
-	for i, item := range items {
-		model, err := item.StringBytes()
-		if err != nil || len(model) == 0 {
-			return badField(fmt.Sprintf("models[%d]", i), "must be a model's name")
-		}
-		f.models = append(f.models, string(model))
-	}
-	return nil
-}
 
 // findModels looks the models up that the client asks for, and holds them against the key's
 // list, all before anything is sent. A model's configured fallbacks follow unless the client

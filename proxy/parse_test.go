@@ -85,54 +85,131 @@ func TestNothingIsAllocatedOnTheWayUpstream(t *testing.T) {
 func FuzzRewrite(f *testing.F) {
 	for _, body := range []string{chatBody, `{"model":"m"}`, `{"gateway":{"models":["m"]},"a":[1,2,{"model":"x"}]}`, `{"a":01,"model":"m"}`,
 		`{"mod\u0065l":"m","k\u0001\"":1e400,"s":"\ud800"}`, `{"model":"m","model_id":"m","stream":true}`, "{\"model\":\"m\",\"x\":\"\xff\"}", `{"model":"m","a":{"a":1,"a":2}}`,
+		`{"Model":"x","model":"m"}`, `{"model":"m","\u017ftream":true,"stream":false}`, `{"model":"m","deployment":"x"}`, `{"d\u0065ployment":"x","model_id":"m","DEPLOYMENT":1}`,
+		`{"model":"m","stream":null,"gateway":null}`, `{"model":"m","model\u0000":"x"}`, "{\"model\":\"m\",\"model\xff\":\"x\",\"\ufeffmodel\":1}", `{"model":"m","x\ud800":1,"\ud83d\ude00":2,"a":"\ud800"}`,
+		`{"model":"m","STREAM":true,"Gateway":{"models":["x"]},"max_to\u212aens":1}`, `{"gateway":{"models":["\u006d"],"max_retries":0},"stream":true}`,
 		` { "model" : "m" , "gateway" : { } } `, `{"model":"m","":"","a":-0.0e+10}`, `{"model":"m","a":[[[[]]]],"b":nul}`, "{\"\":[{\"\":\"\x02\\b\"}]}", "{\n\t\"model\": \"m\",\n\t\"a\": \"\\n\"\n}"} {
 		f.Add([]byte(body))
 	}
-	g := start(f, oneModel, "127.0.0.1:1")
-	secret := g.keys.Lookup([]byte(g.secret))
+	g, field := start(f, oneModel, "127.0.0.1:1"), start(f, fieldModel, "127.0.0.1:1")
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r, target := prepared(t, g, string(body))
-		defer r.releaseStruct()
-		r.key = secret
-		fail := r.readFields()
-		var want map[string]json.RawMessage
-		err := json.Unmarshal(body, &want)
-		valid := err == nil && want != nil
-		if nested := bytes.Count(body, []byte("[")) + bytes.Count(body, []byte("{")); valid && nested > maxNesting {
-			return // the oracle allows more
+		want := checkRefusal(t, g, body)
+		if out := g.rewritten(t, body, wantReadings{"model", "model_id"}); out != nil {
+			checkRewritten(t, body, out, want)
 		}
-		if refused := fail != nil && fail.kind == invalidJSON; refused == valid {
-			t.Fatalf("refused %v (%+v), encoding/json: %v", refused, fail, err)
-		}
-		if fail == nil {
-			fail = r.findModels()
-		}
-		if fail != nil {
-			return
-		}
-		out := bytes.Join(r.rewrite(nil, target), nil)
-		var got map[string]json.RawMessage
-		if err := json.Unmarshal(out, &got); err != nil {
-			t.Fatalf("%q became %q: %v", body, out, err)
-		}
-		_, named := want["model"]
-		_, namedID := want["model_id"]
-		delete(want, "gateway")
-		if named || !namedID {
-			want["model"] = json.RawMessage(`"up-m"`)
-		}
-		if namedID {
-			want["model_id"] = json.RawMessage(`"up-m"`)
-		}
-		for name, value := range want {
-			if !bytes.Equal(bytes.TrimSpace(value), bytes.TrimSpace(got[name])) {
-				t.Errorf("%q: %q became %q", name, value, got[name])
+		field.rewritten(t, body, wantReadings{"deployment"})
+	})
+}
+
+// checkRefusal holds what is refused as no JSON against encoding/json, which has read what it
+// returns.
+func checkRefusal(t *testing.T, g *gateway, body []byte) (want map[string]json.RawMessage) {
+	r, _ := prepared(t, g, string(body))
+	defer r.releaseStruct()
+	fail := r.readFields()
+	err := json.Unmarshal(body, &want)
+	valid := err == nil && want != nil
+	if nested := bytes.Count(body, []byte("[")) + bytes.Count(body, []byte("{")); valid && nested > maxNesting {
+		return want // the oracle allows more
+	}
+	if refused := fail != nil && fail.kind == invalidJSON; refused == valid {
+		t.Fatalf("refused %v (%+v), encoding/json: %v", refused, fail, err)
+	}
+	return want
+}
+
+// rewritten is what goes upstream of a body; nil if it is refused. Whoever reads it reads the
+// target's model, in one of the fields at least, and the stream that was checked.
+func (g *gateway) rewritten(t *testing.T, body []byte, fields wantReadings) []byte {
+	r, target := prepared(t, g, string(body))
+	defer r.releaseStruct()
+	r.key = g.keys.Lookup([]byte(g.secret))
+	if fail := r.readFields(); fail != nil {
+		return nil
+	}
+	if fail := r.findModels(); fail != nil {
+		return nil
+	}
+	if r.models[0].Name != "m" {
+		return nil
+	}
+	out := bytes.Join(r.rewrite(nil, target), nil)
+	fields.check(t, out, r.fields.stream)
+	return out
+}
+
+// wantReadings are the fields in which a model's name may be.
+type wantReadings []string
+
+// check reads out as encoding/json reads it into a struct, and as maps do in which the first or the
+// last of a name holds: with one member at most for each name, they are the same.
+func (fields wantReadings) check(t *testing.T, out []byte, stream bool) {
+	var got struct {
+		Model      *string
+		ModelID    *string `json:"model_id"`
+		Deployment json.RawMessage
+		Stream     bool
+		Gateway    json.RawMessage
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatalf("%q: %v", out, err)
+	}
+	if got.Stream != stream || got.Gateway != nil {
+		t.Errorf("%q is read as %+v", out, got)
+	}
+	named := 0
+	read := map[string]*string{"model": got.Model, "model_id": got.ModelID}
+	if fields[0] == "deployment" {
+		text := strings.Trim(string(got.Deployment), `"`)
+		read["deployment"] = &text
+	}
+	for _, field := range fields {
+		if value := read[field]; value != nil {
+			if named++; *value != "up-m" {
+				t.Errorf("%q: %s is read as %q", out, field, *value)
 			}
 		}
-		if len(got) != len(want) || !reflect.DeepEqual(memberNames(out), memberNamesWithout(body)) && named {
-			t.Errorf("members of %q became those of %q", body, out)
+	}
+	if named == 0 || fields[0] != "model" && (got.Model != nil || got.ModelID != nil) {
+		t.Errorf("%q is read as %+v", out, got)
+	}
+	for _, own := range append([]string{"stream", "gateway"}, fields...) {
+		times := 0
+		for _, name := range memberNames(out) {
+			if strings.EqualFold(name, own) {
+				times++
+			}
 		}
-	})
+		if times > 1 {
+			t.Errorf("%q has %s %d times", out, own, times)
+		}
+	}
+}
+
+// checkRewritten: what goes upstream says what the client has said, but for the model and without
+// the gateway.
+func checkRewritten(t *testing.T, body, out []byte, want map[string]json.RawMessage) {
+	var got map[string]json.RawMessage
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatalf("%q became %q: %v", body, out, err)
+	}
+	_, named := want["model"]
+	_, namedID := want["model_id"]
+	delete(want, "gateway")
+	if named || !namedID {
+		want["model"] = json.RawMessage(`"up-m"`)
+	}
+	if namedID {
+		want["model_id"] = json.RawMessage(`"up-m"`)
+	}
+	for name, value := range want {
+		if !bytes.Equal(bytes.TrimSpace(value), bytes.TrimSpace(got[name])) {
+			t.Errorf("%q: %q became %q", name, value, got[name])
+		}
+	}
+	if len(got) != len(want) || !reflect.DeepEqual(memberNames(out), memberNamesWithout(body)) && named {
+		t.Errorf("members of %q became those of %q", body, out)
+	}
 }
 
 // memberNames are an object's names in order, repeated ones among them.

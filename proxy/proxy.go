@@ -68,6 +68,8 @@ type snapshot struct {
 	set    *pool.Set
 	router *router.Router
 	loaded time.Time
+	// modelFields are the names that clients may not use: modelFields.
+	modelFields []string
 }
 
 // Parts are what a Proxy works with.
@@ -106,7 +108,7 @@ func New(parts Parts) *Proxy {
 
 // Apply makes cfg take effect for every request that begins after it.
 func (p *Proxy) Apply(cfg *config.Config) error {
-	s := &snapshot{config: cfg, set: p.pool.Build(cfg), loaded: time.Now()}
+	s := &snapshot{config: cfg, set: p.pool.Build(cfg), loaded: time.Now(), modelFields: modelFields(cfg)}
 	s.router = newRouter(s)
 	p.gate.SetLimit(int64(cfg.Limits.InFlight))
 	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))

@@ -111,6 +111,7 @@ func (r *request) releaseStruct() {
 	p := r.proxy
 	clear(r.attempts)
 	clear(r.models)
+	clear(r.fields.models)
 	clear(r.upstream[:cap(r.upstream)])
 	r.hops.clear()
 	r.answerHops.clear()

@@ -1,11 +1,6 @@
 package proxy
 
-import (
-	"bytes"
-	"errors"
-
-	"github.com/valyala/fastjson"
-)
+import "errors"
 
 // maxNesting is how many objects and arrays may be open at once.
 const maxNesting = 300
@@ -15,23 +10,7 @@ var (
 	errTooNested = errors.New("nested deeper than 300")
 )
 
-// name is a top-level member that concerns the gateway.
-type name uint8
-
-const (
-	nameOther name = iota
-	nameModel
-	nameModelID
-	nameStream
-	nameGateway
-	nameStreamOptions
-	nameMaxTokens // and its two newer names
-	nameMaxCompletionTokens
-	nameMaxOutputTokens
-	names
-)
-
-// member is one such member and where it stands in the body. prevEnd is where the value
+// member is one that concerns the gateway, and where it stands in the body. prevEnd is where the value
 // of the member before it ends, nextStart where the name of the one after it begins; both
 // are 0 without one.
 type member struct {
@@ -49,8 +28,16 @@ type members struct {
 	n     int
 	count int    // of all members
 	again uint16 // a bit for each name that is there more than once
-	first int    // where the first member's name begins
-	last  int    // where the last member's value ends
+	odd   oddName
+	first int // where the first member's name begins
+	last  int // where the last member's value ends
+}
+
+// oddName is the first top-level name that is refused, and where it stands, with the quotes.
+type oddName struct {
+	why        oddity // notOdd without one
+	name       name   // that of ours which it is taken for
+	start, end int
 }
 
 func (m *members) find(n name) *member {
@@ -62,18 +49,29 @@ func (m *members) find(n name) *member {
 	return nil
 }
 
+// repeated is the first of the names that concern the gateway alone or first of all and are there
+// more than once; nameOther without one. The others are upstream's to judge.
+func (m *members) repeated() name {
+	for n := nameModel; n <= nameGateway; n++ {
+		if m.again>>n&1 != 0 {
+			return n
+		}
+	}
+	return nameOther
+}
+
 // scan reads the body once: it finds the top-level members that concern the gateway, bounds the
-// nesting, and refuses what is not strictly valid JSON (validate.go). It decodes nothing but
-// names with escapes in them. repeated is true when a name occurs twice.
-func scan(body []byte, parser *fastjson.Parser, m *members) (repeated bool, err error) {
-	*m = members{}
+// nesting, and refuses what is not strictly valid JSON (validate.go). fields are the upstreams'
+// model_field names (modelFields).
+func scan(body []byte, fields []string, m *members) (err error) {
+	m.n, m.count, m.again, m.odd, m.first, m.last = 0, 0, 0, oddName{}, 0, 0 // the list is what n says
 	i := skipSpace(body, 0)
 	if i == len(body) || body[i] != '{' {
-		return false, errNotJSON
+		return errNotJSON
 	}
 	i = skipSpace(body, i+1)
 	if i < len(body) && body[i] == '}' {
-		return false, onlySpace(body, i+1)
+		return onlySpace(body, i+1)
 	}
 	var open *member // ours, waiting for where the next begins
 	for ; ; m.count++ {
@@ -86,70 +84,41 @@ func scan(body []byte, parser *fastjson.Parser, m *members) (repeated bool, err 
 			open = nil
 		}
 		if here.keyEnd, here.valueStart = nameEnd(body, i); here.valueStart < 0 {
-			return false, errNotJSON
+			return errNotJSON
 		}
 		if here.valueEnd, err = valueEnd(body, here.valueStart); err != nil {
-			return false, err
+			return err
 		}
 		m.last = here.valueEnd
-		if here.name = nameOf(body[here.keyStart:here.keyEnd], parser); here.name != nameOther {
-			if m.find(here.name) != nil {
-				// The others are upstream's to judge.
-				repeated = repeated || here.name <= nameGateway
-				m.again |= 1 << here.name
-			} else {
-				m.list[m.n] = here
-				open = &m.list[m.n]
-				m.n++
+		var why oddity
+		here.name, why = nameOf(body[i+1:here.keyEnd-1], fields)
+		switch {
+		case why != notOdd:
+			if m.odd.why == notOdd {
+				m.odd = oddName{why, here.name, here.keyStart, here.keyEnd}
 			}
+		case here.name == nameOther:
+		case m.find(here.name) != nil:
+			m.again |= 1 << here.name
+		default:
+			m.list[m.n] = here
+			open = &m.list[m.n]
+			m.n++
 		}
 		i = skipSpace(body, here.valueEnd)
 		if i == len(body) {
-			return false, errNotJSON
+			return errNotJSON
 		}
 		switch body[i] {
 		case '}':
 			m.count++
-			return repeated, onlySpace(body, i+1)
+			return onlySpace(body, i+1)
 		case ',':
 			i = skipSpace(body, i+1)
 		default:
-			return false, errNotJSON
+			return errNotJSON
 		}
 	}
-}
-
-// nameOf compares a name, given with its quotes, decoded.
-func nameOf(key []byte, parser *fastjson.Parser) name {
-	text := key[1 : len(key)-1]
-	if bytes.IndexByte(text, '\\') >= 0 {
-		v, err := parser.ParseBytes(key)
-		if err != nil {
-			return nameOther
-		}
-		if text, err = v.StringBytes(); err != nil {
-			return nameOther
-		}
-	}
-	switch string(text) {
-	case "model":
-		return nameModel
-	case "model_id":
-		return nameModelID
-	case "stream":
-		return nameStream
-	case "gateway":
-		return nameGateway
-	case "stream_options":
-		return nameStreamOptions
-	case "max_tokens":
-		return nameMaxTokens
-	case "max_completion_tokens":
-		return nameMaxCompletionTokens
-	case "max_output_tokens":
-		return nameMaxOutputTokens
-	}
-	return nameOther
 }
 
 func skipSpace(b []byte, i int) int {
