@@ -2,11 +2,7 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
-	"strconv"
 	"time"
-
-	"github.com/valyala/fastjson"
 
 	"sluice/keys"
 	"sluice/limiter"
@@ -20,6 +16,7 @@ type tokens struct {
 	state   limiter.State
 	charge  keys.Charge
 	prompt  int64 // what the body is taken for
+	output  int64 // the most that the client lets the model generate
 
 	// of the answer
 	usage usage
@@ -49,10 +46,11 @@ func (r *request) reserve() *failure {
 
 // needs is what is to be reserved. Who has waited for a turn has asked before.
 func (r *request) needs() int64 {
-	if r.tokens.prompt == 0 {
-		r.tokens.prompt = promptTokens(r.body)
+	t := &r.tokens
+	if t.prompt == 0 {
+		t.prompt, t.output = promptTokens(r.body), r.outputCap()
 	}
-	return r.tokens.prompt + r.outputCap()
+	return t.prompt + t.output
 }
 
 func (r *request) overTokens() *failure {
@@ -65,25 +63,6 @@ func (r *request) overTokens() *failure {
 		state.Limit, r.period(), min(r.needs(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
 	return f
-}
-
-// outputCap is the most tokens that the client lets the model generate.
-func (r *request) outputCap() int64 {
-	most := int64(-1)
-	if r.fields.members.again>>nameMaxTokens != 0 {
-		return limiter.MaxLimit // one of them holds, and nobody knows which
-	}
-	for _, name := range [...]name{nameMaxTokens, nameMaxCompletionTokens, nameMaxOutputTokens} {
-		if m := r.fields.members.find(name); m != nil {
-			if n, err := strconv.ParseFloat(borrowString(r.value(m)), 64); n >= 0 && (err == nil || errors.Is(err, strconv.ErrRange)) {
-				most = max(most, int64(min(n, limiter.MaxLimit)))
-			}
-		}
-	}
-	if most < 0 {
-		most = int64(r.snapshot.config.Keys.DefaultReservation)
-	}
-	return most
 }
 
 // promptTokens is what a body is taken for. Base64 is not text; an image's tokens do not follow
@@ -198,6 +177,9 @@ var (
 	textName  = []byte(`"text"`)
 )
 
+// maxOptions bounds the stream_options that are written anew, which nothing counts.
+const maxOptions = 4 << 10
+
 // askUsage decides whether target is asked for a stream's usage, and makes the stream_options that do.
 func (r *request) askUsage(target *pool.Target) bool {
 	if !r.tokens.limited || !r.fields.stream || !target.StreamUsage || !r.route.streamOptions {
@@ -211,20 +193,33 @@ func (r *request) askUsage(target *pool.Target) bool {
 		r.options = append(r.options[:0], `{"include_usage":true}`...)
 		return true
 	}
-	if len(r.value(m)) > maxParsed {
-		return false
+	if v := r.value(m); v[0] != '{' || len(v) > maxOptions {
+		return false // the upstream will refuse it
 	}
-	v, err := r.json.parser.ParseBytes(r.value(m))
-	if err != nil || v.Type() != fastjson.TypeObject || v.GetBool("include_usage") {
-		return false // the upstream will refuse it, or the client has asked
-	}
-	r.options = append(r.options[:0], '{')
-	v.GetObject().Visit(func(key []byte, value *fastjson.Value) {
-		if string(key) != "include_usage" { // which may be there, and twice
-			r.options = append(appendString(r.options, borrowString(key)), ':')
-			r.options = append(value.MarshalTo(r.options), ',')
-		}
-	})
-	r.options = append(r.options, `"include_usage":true}`...)
-	return true
+	var asked bool
+	r.options, asked = withUsage(r.options[:0], r.value(m))
+	return !asked
 }
+
+// withUsage appends the stream_options with include_usage to dst. asked is true if it is there
+// already. It may be there twice, and one of them hold.
+func withUsage(dst, options []byte) (_ []byte, asked bool) {
+	dst, asked = append(dst, '{'), false
+	no := false
+	w := within(options)
+	for {
+		key, value := w.next()
+		if value == nil {
+			break
+		}
+		if text, _ := textOf(key); string(text) == "include_usage" {
+			yes := bytes.Equal(value, jsonTrue)
+			asked, no = asked || yes, no || !yes
+			continue
+		}
+		dst = append(append(append(append(dst, key...), ':'), value...), ',')
+	}
+	return append(dst, `"include_usage":true}`...), asked && !no
+}
+
+var jsonTrue = []byte("true")

@@ -116,6 +116,8 @@ func TestStreamsUsageIsAskedFor(t *testing.T) {
 		{"not asked", oneUpstream, "/v1/chat/completions", ``, `{"stream_options":{"include_usage":true},"model":"m"`, false},
 		{"asked not to", oneUpstream, "/v1/chat/completions", `"stream_options":{"include_usage":false},`, `"stream_options":{"include_usage":true},"stream":true`, false},
 		{"other options", oneUpstream, "/v1/chat/completions", `"stream_options" : {"include_obfuscation":false},`, `"stream_options":{"include_obfuscation":false,"include_usage":true},"stream":true`, false},
+		{"asked in both ways", oneUpstream, "/v1/chat/completions", `"stream_options":{"include_usage":true,"x" : [1], "include\u005fusage":null},`, `"stream_options":{"x":[1],"include_usage":true},"stream":true`, false},
+		{"too many options", oneUpstream, "/v1/chat/completions", `"stream_options":{"x":"` + strings.Repeat("x", 4<<10) + `"},`, `xx"},"stream":true`, true},
 		{"null", oneUpstream, "/v1/chat/completions", `"stream_options":null,`, `"stream_options":{"include_usage":true},"stream":true`, false},
 		{"asked", oneUpstream, "/v1/chat/completions", `"stream_options":{"include_usage":true},`, `{"model":"m","stream_options":{"include_usage":true},"stream":true`, true},
 		{"of a wrong type", oneUpstream, "/v1/chat/completions", `"stream_options":[1],`, `{"model":"m","stream_options":[1],"stream":true`, true},
@@ -125,7 +127,7 @@ func TestStreamsUsageIsAskedFor(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				g, _, up := counted(t, test.config, 10_000, events(textEvent, chunkStop, usageEvent, chunkDone))
-				a := g.post(test.path, body(100, test.options+`"stream":true,`))
+				a := g.post(test.path, body(1200, test.options+`"stream":true,`))
 				if sent := string(up.Requests()[0].Body); !strings.Contains(sent, test.sent) {
 					t.Errorf("sent %s", sent)
 				}
@@ -289,8 +291,15 @@ func TestOutputCap(t *testing.T) {
 	g := start(t, oneModel, "127.0.0.1:1")
 	for field, want := range map[string]int64{
 		`"max_tokens":9000`: 9000, `"max_tokens":9000.0`: 9000, `"max_tokens":9e3`: 9000, `"max_tokens":0`: 0,
-		`"max_tokens":99999999999999999999`: 1e9, `"max_tokens":1e999`: 1e9, `"max_tokens":-5`: 0, `"max_tokens":"9"`: 0, `"max_tokens":null`: 0,
+		`"max_tokens":99999999999999999999`: 1e9, `"max_tokens":1e999`: 1e9, `"max_tokens":-5`: 0, `"max_tokens":"9"`: 9, `"max_tokens":null`: 0,
 		`"max_tokens":1,"max_tokens":9`: 1e9, `"max_tokens":1,"max_completion_tokens":7,"max_output_tokens":3`: 7,
+		// As a string, for upstreams that read that as a number.
+		`"max_tokens":"4096"`: 4096, `"max_tokens":" 4_096.0 "`: 4096, `"max_tokens":"4\u0030"`: 40, `"max_tokens":"1e999"`: 1e9, `"max_tokens":"many"`: 0, `"max_tokens":""`: 0,
+		`"max_tokens":"NaN"`: 0, `"max_tokens":"-1"`: 0, `"max_tokens":true`: 0, `"max_tokens":{}`: 0, `"max_tokens":"` + strings.Repeat("0", 100) + `1"`: 1e9, `"max_tokens":"` + strings.Repeat(`\n`, 40) + `"`: 1e9,
+		// For each of several answers.
+		`"max_tokens":100,"n":4`: 400, `"n":4.0,"max_tokens":100`: 400, `"max_tokens":100,"n":"4"`: 400, `"max_tokens":"100","best_of":5,"n":2`: 500, `"max_tokens":100,"n":0`: 100,
+		`"max_tokens":100,"n":null,"best_of":-3`: 100, `"max_tokens":100,"n":1e8`: 1e9, `"max_tokens":1000000000,"n":1000000000`: 1e9, `"max_tokens":1000000000,"n":1`: 1e9,
+		`"max_tokens":100,"n":1e999`: 1e9, `"max_tokens":0,"n":5`: 0, `"max_tokens":100,"n":1,"n":2`: 1e9, `"n":[3]`: 0,
 	} {
 		r, _ := prepared(t, g, `{"model":"m",`+field+`}`)
 		if f := r.readFields(); f != nil {
@@ -301,6 +310,22 @@ func TestOutputCap(t *testing.T) {
 		}
 		r.releaseStruct()
 	}
+}
+
+// TestReservationOfSeveralAnswers: the cap counts for each, the default too.
+func TestReservationOfSeveralAnswers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _, _ := counted(t, strings.Replace(oneUpstream, "admin:", "keys: {default_reservation: 50}\nadmin:", 1), 10_000, slow(0))
+		for _, test := range []struct{ more, left string }{
+			{`"max_tokens":500,"n":3,`, "8400"},
+			{`"n":2,`, "8200"},
+			{`"max_tokens":"200","best_of":"5",`, "7100"},
+		} {
+			if a := g.post("/v1/completions", body(100, test.more)); a.header.Get("X-Ratelimit-Remaining-Tokens") != test.left {
+				t.Errorf("%s: %d %v", test.more, a.status, a.header)
+			}
+		}
+	})
 }
 
 // TestChunksThatSayMoreThanUsageStay, and options that are there twice are left alone.
