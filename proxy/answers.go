@@ -136,4 +136,7 @@ func (r *request) answerJSON(status int, v any) {
 	r.ctx.SetContentType("application/json")
 	r.setOwnHeaders()
 	r.ctx.SetBody(append(body, '\n'))
+	if r.ctx.RequestBodyStream() != nil {
+		r.leaveBody()
+	}
 }

@@ -35,6 +35,10 @@ func (r *request) readBody() *failure {
 		r.bodyRead = true
 		return nil
 	}
+	if announced < 0 {
+		r.conn.chunks = chunkBudget{counted: true, left: framingFree + int64(r.snapshot.config.Limits.Head)}
+		defer func() { r.conn.chunks = chunkBudget{} }()
+	}
 	r.body = r.body[:0]
 	var waiting time.Time // since when the client is
 	defer func() {
@@ -55,6 +59,7 @@ func (r *request) readBody() *failure {
 		}
 		n, err := stream.Read(r.body[len(r.body):min(cap(r.body), len(r.body)+fairRead)])
 		r.body = r.body[:len(r.body)+n]
+		r.conn.chunks.earn(n)
 		if n == fairRead {
 			runtime.Gosched()
 		}
@@ -69,6 +74,8 @@ func (r *request) readBody() *failure {
 			return nil
 		case err != nil && isTimeout(err):
 			return refusal(requestTimeout, "", "the body did not arrive within timeouts.client.body")
+		case err != nil && r.conn.chunks.over():
+			return refusal(invalidRequest, "", "the chunks of the body have far more framing than data")
 		case err != nil:
 			return refusal(invalidRequest, "", "the body broke off, or its chunks are malformed")
 		}

@@ -139,3 +139,50 @@ func TestHeadWatchSplitAnywhere(t *testing.T) {
 		}
 	}
 }
+
+// TestFramingIsBounded: chunks may have extensions, and be as small as they like, but the bytes around
+// data must not go on for ever.
+func TestFramingIsBounded(t *testing.T) {
+	up := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
+	g := startTCP(t, oneModel, up.Address())
+	head := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer " + g.secret + "\r\nTransfer-Encoding: chunked\r\n\r\n"
+	bytewise := func(extension, body string) string {
+		var b strings.Builder
+		for _, c := range []byte(body) {
+			fmt.Fprintf(&b, "1%s\r\n%c\r\n", extension, c)
+		}
+		return b.String()
+	}
+	long := `{"model":"m","a":"` + strings.Repeat("x", 100<<10) + `"}`
+	for name, test := range map[string]struct{ body, want string }{
+		"an extension":             {"d;a=\"b\"\r\n" + plainM + "\r\n0\r\n\r\n", "HTTP/1.1 200 "},
+		"chunks of a byte":         {bytewise("", long) + "0\r\n\r\n", "HTTP/1.1 200 "},
+		"a trailer":                {"d\r\n" + plainM + "\r\n0\r\nX-A: b\r\n\r\n", "HTTP/1.1 200 "},
+		"an endless extension":     {"d;" + strings.Repeat("a", 400<<10), "HTTP/1.1 400 "},
+		"an extension on each":     {bytewise(";abcdefghijklmnopqrstuvwxyz", long), "HTTP/1.1 400 "},
+		"an endless trailer":       {"d\r\n" + plainM + "\r\n0\r\nX-A: " + strings.Repeat("a", 400<<10), "HTTP/1.1 400 "},
+		"refused, endless chunks":  {"zz\r\n" + strings.Repeat("a", 100<<10), "HTTP/1.1 400 "},
+		"an endless size of zeros": {strings.Repeat("0", 400<<10), "HTTP/1.1 400 "},
+	} {
+		if got := g.raw(head + test.body); !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s: %.200q", name, got)
+		}
+	}
+}
+
+// TestAnswerBesideABodyNobodyReads reaches the client, which sends all before it reads.
+func TestAnswerBesideABodyNobodyReads(t *testing.T) {
+	g := startTCP(t, oneModel, "127.0.0.1:1")
+	body := strings.Repeat("x", 4<<20)
+	for _, path := range []string{"/v1/models", "/v1/key", "/healthz", "/readyz", "/v1/models/m", "/nowhere"} {
+		for name, framed := range map[string]string{
+			"length":  fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body),
+			"chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body),
+		} {
+			got := g.raw("GET " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + g.secret + "\r\n" + framed)
+			if !strings.HasPrefix(got, "HTTP/1.1 ") || !strings.HasSuffix(got, "}\n") && !strings.HasSuffix(got, "}}") {
+				t.Errorf("%s, %s: %q", path, name, got)
+			}
+		}
+	}
+}

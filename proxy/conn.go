@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"runtime"
 	"sync"
@@ -62,7 +63,9 @@ type clientConn struct {
 	promised atomic.Int64
 
 	closed atomic.Bool
-	watch  headWatch // of the connection's goroutine
+	// of the connection's goroutine
+	watch  headWatch
+	chunks chunkBudget
 
 	since atomic.Uint64 // the sweep before the request began
 
@@ -79,8 +82,34 @@ func (c *clientConn) Read(b []byte) (int, error) {
 	if n > 0 && c.watch.state != watchOff && !c.watch.look(b[:n]) && err == nil {
 		err = errBareLF
 	}
+	if c.chunks.left -= int64(n); c.chunks.counted && c.chunks.left < 0 && err == nil {
+		err = errFraming
+	}
 	return n, err
 }
+
+// chunkBudget is how many bytes a client may still send of a body in chunks. Their extensions, and what
+// else frames them, could otherwise go on for ever without the body growing.
+type chunkBudget struct {
+	counted bool
+	left    int64
+}
+
+const (
+	// framingFree is how much may arrive before any data does: what the server's buffer and one read
+	// hold is not yet seen as data.
+	framingFree = 128 << 10
+	// framingFactor is how much may arrive for each byte of data. A chunk of one byte takes six.
+	framingFactor = 16
+)
+
+var errFraming = errors.New("the chunks of a body have far more framing than data")
+
+// over reports whether it was used up.
+func (b *chunkBudget) over() bool { return b.counted && b.left < 0 }
+
+// earn gives the budget what n bytes of data are worth.
+func (b *chunkBudget) earn(n int) { b.left += int64(n) * framingFactor }
 
 // Write is the server's way to the client. The head of a stream's answer is left to the stream,
 // whose goroutine writes until it ends, and the server after that.

@@ -203,7 +203,17 @@ func (r *request) refuse(f *failure) {
 	}
 	r.setOwnHeaders()
 	resp.SetBodyRaw(appendError(nil, r.dialect(), f))
-	r.conn.linger.Store(!r.bodyRead)
+	if !r.bodyRead {
+		r.leaveBody()
+	}
+}
+
+// leaveBody answers a client whose body is not read, and may still be on its way.
+func (r *request) leaveBody() {
+	r.conn.linger.Store(true)
+	if r.ctx.Request.Header.ContentLength() < 0 && r.ctx.RequestBodyStream() != nil {
+		r.ctx.SetConnectionClose() // the server would read chunks to their end, which may never come
+	}
 }
 
 // refuseHead answers a request whose head could not be read.
