@@ -236,6 +236,16 @@ func TestAuthentication(t *testing.T) {
 	ok("Authorization", "", "x-api-key", g.secret)
 	ok("Authorization", "", "api-key", g.secret)
 	ok("x-api-key", g.secret)
+	ok("Authorization", "", "x-goog-api-key", g.secret)
+	// Of two the one counts that is a usable key of ours.
+	ok("x-api-key", disabled)
+	ok("x-api-key", "sk-ant-their-own")
+	ok("Authorization", "Bearer their-account-token", "x-api-key", g.secret)
+	ok("Authorization", "Basic dTpw", "x-api-key", g.secret)
+	_, other := g.key(keys.Spec{Name: "other"})
+	no("two different", "x-api-key", other)
+	no("two different", "Authorization", "", "x-api-key", other, "x-goog-api-key", g.secret)
+	no("unknown", "Authorization", "Basic dTpw", "api-key", "nope")
 	no("no API key", "Authorization", "")
 	no("Bearer KEY", "Authorization", "Basic "+g.secret)
 	no("Bearer KEY", "Authorization", g.secret)
@@ -244,9 +254,8 @@ func TestAuthentication(t *testing.T) {
 	no("unknown", "Authorization", "Bearer "+revoked)
 	no("unknown", "Authorization", "Bearer "+disabled)
 	no("unknown", "Authorization", "Bearer "+expired)
-	no("two different", "x-api-key", disabled)
-	if n := len(up.Requests()); n != 6 {
-		t.Errorf("%d requests went upstream, want 6", n)
+	if n := len(up.Requests()); n != 11 {
+		t.Errorf("%d requests went upstream, want 11", n)
 	}
 	for _, r := range up.Requests() {
 		if got := r.Header.Get("Authorization"); got != "Bearer provider-key" || r.Header.Get("X-Api-Key")+r.Header.Get("Api-Key") != "" {
