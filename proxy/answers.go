@@ -13,6 +13,12 @@ import (
 
 // The paths that need no upstream.
 
+// hello answers the first look of clients that ask whether somebody is there.
+func (r *request) hello() {
+	r.probe = true
+	r.answerJSON(200, map[string]string{"name": "sluice", "message": "an LLM API gateway; GET /v1/models lists the models"})
+}
+
 func (r *request) healthz() {
 	r.probe = true
 	r.answerJSON(200, map[string]string{"status": "ok"})

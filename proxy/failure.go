@@ -38,6 +38,7 @@ const (
 	shuttingDown
 	internal
 	versionNotSupported
+	upgradeNotSupported
 	kinds
 )
 
@@ -68,6 +69,7 @@ var kindTable = [kinds]struct {
 	noHealthyUpstream:    {503, "overloaded_error", "no_healthy_upstream", "", "upstream_unhealthy"},
 	shuttingDown:         {503, "overloaded_error", "shutting_down", "", "gateway_shutting_down"},
 	internal:             {500, "internal_error", "internal", "api_error", "gateway_internal"},
+	upgradeNotSupported:  {426, "invalid_request_error", "upgrade_not_supported", "", "caller_invalid"},
 	versionNotSupported:  {505, "invalid_request_error", "version_not_supported", "", "caller_invalid"},
 }
 
@@ -148,12 +150,16 @@ type dialect uint8
 const (
 	openAI dialect = iota
 	anthropic
+	gemini // of paths that are not spoken here
 )
 
 // appendError writes f as the JSON body that d's clients read.
 func appendError(dst []byte, d dialect, f *failure) []byte {
 	row := &kindTable[f.kind]
-	if d == anthropic {
+	switch d {
+	case gemini:
+		return appendGeminiError(dst, row.status, f.message)
+	case anthropic:
 		typ := row.typ
 		if row.anthropic != "" {
 			typ = row.anthropic
@@ -173,6 +179,22 @@ func appendError(dst []byte, d dialect, f *failure) []byte {
 		dst = appendString(dst, f.param)
 	}
 	dst = appendString(appendName(dst, "code"), row.code)
+	return append(dst, "}}"...)
+}
+
+// appendGeminiError writes an error as Google's APIs do.
+func appendGeminiError(dst []byte, status int, message string) []byte {
+	name := "INVALID_ARGUMENT"
+	switch status {
+	case 401:
+		name = "UNAUTHENTICATED"
+	case 404:
+		name = "NOT_FOUND"
+	}
+	dst = append(dst, `{"error":{`...)
+	dst = strconv.AppendInt(appendName(dst, "code"), int64(status), 10)
+	dst = appendString(appendName(dst, "message"), message)
+	dst = appendString(appendName(dst, "status"), name)
 	return append(dst, "}}"...)
 }
 
@@ -201,7 +223,18 @@ func (r *request) refuse(f *failure) {
 	if f.retryAfter > 0 {
 		resp.Header.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
 	}
+	switch row.status {
+	case 400, 401, 403, 404, 405, 413, 415, 426, 431, 505: // repeating it mends nothing
+		resp.Header.Set("X-Should-Retry", "false")
+	}
+	if f.kind == upgradeNotSupported {
+		resp.Header.Set(fasthttp.HeaderUpgrade, "HTTP/1.1") // what can be spoken
+		resp.Header.Set(fasthttp.HeaderConnection, "Upgrade")
+	}
 	r.setOwnHeaders()
+	if r.dialect() == anthropic {
+		resp.Header.SetBytesV("Request-Id", r.id)
+	}
 	resp.SetBodyRaw(appendError(nil, r.dialect(), f))
 	if !r.bodyRead {
 		r.leaveBody()

@@ -226,6 +226,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 		r.refuse(refusal(invalidRequest, "", `the path must not have empty, "." or ".." segments, encoded slashes, backslashes or control characters`))
 		return
 	}
+	trimSlash(ctx.Request.URI())
 	r.snapshot.router.Handler(ctx)
 }
 

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"time"
 
@@ -217,13 +216,8 @@ func (r *request) dialect() dialect {
 	if r.route != nil {
 		return r.route.dialect
 	}
-	if bytes.HasPrefix(r.ctx.Request.URI().PathOriginal(), anthropicPath) {
-		return anthropic // refused before its route was found, or by its method
-	}
-	return openAI
+	return dialectOf(r.ctx.Request.URI().PathOriginal()) // refused before its route was found, or by its method
 }
-
-var anthropicPath = []byte("/v1/messages")
 
 // readID takes the client's request id, or makes one.
 func (r *request) readID() {

@@ -312,6 +312,8 @@ func TestPaths(t *testing.T) {
 		"/v1/responses": "/base/responses", "/v1/messages": "/base/messages", "/v1/messages/count_tokens": "/base/messages/count_tokens",
 		"/v1/images/generations": "/base/images/generations", "/v1/audio/speech": "/base/audio/speech", "/v1/moderations": "/base/moderations",
 		"/v1/rerank": "/base/rerank", "/v1/images/edits": "/base/images/edits", "/api/llm": "/base/chat/completions",
+		"/v1/chat/completions/": "/base/chat/completions", "/chat/completions": "/base/chat/completions", "/messages/count_tokens/": "/base/messages/count_tokens",
+		"/images/edits": "/base/images/edits", "/v1/embeddings/?a=/": "/base/embeddings?a=/",
 	} {
 		before := len(up.Requests())
 		if a := g.post(path, `{"model":"m"}`); a.status != 200 {
@@ -323,14 +325,14 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	before := len(up.Requests())
-	for _, path := range []string{"/", "/v1", "/v1/files", "/v1/chat/completions/", "/V1/chat/completions", "/v1/fine_tuning/jobs", "/v1/chat/completions%20", "/*"} {
+	for _, path := range []string{"/v1", "/v1/", "/V1/chat/completions", "/v1/fine_tuning/jobs", "/v1/chat/completions%20", "/*"} {
 		errorRow{404, "invalid_request_error", "", "not_found", "nothing at this path"}.check(t, g.post(path, `{"model":"m"}`))
 	}
 	for _, path := range []string{"/v1/./chat/completions", "/v1/../v1/chat/completions", "/v1//chat/completions", "/v1/%2e%2e/chat", "/v1/%2E/x", "/v1/a%2fb",
 		"/v1/a%2Fb", `/v1/a\b`, "/v1/a%5cb", "/v1/a%00b", "/v1/a%0ab", "/v1/a%zz", "/v1/a%2", "//v1/models"} {
 		errorRow{400, "invalid_request_error", "", "invalid_request", "path"}.check(t, g.post(path, `{"model":"m"}`))
 	}
-	for path, allow := range map[string]string{"/v1/chat/completions": "POST", "/v1/models": "GET, HEAD", "/api/llm": "POST", "/healthz": "GET, HEAD"} {
+	for path, allow := range map[string]string{"/v1/chat/completions": "POST", "/v1/models": "GET, HEAD", "/models/": "GET, HEAD", "/": "GET, HEAD", "/api/llm": "POST", "/healthz": "GET, HEAD"} {
 		a := g.send("DELETE", path, "")
 		errorRow{405, "invalid_request_error", "", "method_not_allowed", "Allow"}.check(t, a)
 		if got := a.header.Get("Allow"); got != allow {

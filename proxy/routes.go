@@ -40,48 +40,71 @@ func newRouter(s *snapshot) *router.Router {
 	rt.RedirectTrailingSlash = false
 	rt.RedirectFixedPath = false
 	rt.HandleOPTIONS = false
-	rt.NotFound = func(ctx *fasthttp.RequestCtx) {
-		requestOf(ctx).refuse(refusal(notFound, "", "there is nothing at this path"))
-	}
+	rt.NotFound = func(ctx *fasthttp.RequestCtx) { requestOf(ctx).refuseNotFound() }
 	rt.MethodNotAllowed = func(ctx *fasthttp.RequestCtx) {
-		h := &ctx.Response.Header
 		if string(ctx.Request.URI().PathOriginal()) == "/*" { // the router takes it for the whole server
-			h.Del(fasthttp.HeaderAllow)
+			ctx.Response.Header.Del(fasthttp.HeaderAllow)
 			rt.NotFound(ctx)
 			return
 		}
-		// The router counts OPTIONS in, though it was told not to answer it.
-		allow := strings.ReplaceAll(string(h.Peek(fasthttp.HeaderAllow)), "OPTIONS, ", "")
-		h.Set(fasthttp.HeaderAllow, strings.TrimSuffix(allow, ", OPTIONS"))
-		requestOf(ctx).refuse(refusal(methodNotAllowed, "", "this path does not take that method; the Allow header names those it takes"))
+		requestOf(ctx).refuseMethod()
 	}
-	post := func(path string, to *route) {
-		rt.POST(path, func(ctx *fasthttp.RequestCtx) { requestOf(ctx).proxied(to) })
-	}
-	known := map[string]bool{}
+	routes := routes{rt, map[string]bool{}}
+	// What has a name of its own comes before the short names of what is below /v1.
+	routes.get("/", (*request).hello)
+	routes.get("/api/hello", (*request).hello)
+	routes.get("/healthz", (*request).healthz)
+	routes.get("/readyz", (*request).readyz)
+	routes.post("/api/llm", &builtin[0])
 	for i := range builtin {
-		known[builtin[i].path] = true
-		post("/v1"+builtin[i].path, &builtin[i])
+		routes.post("/v1"+builtin[i].path, &builtin[i])
 	}
 	for _, path := range s.config.Paths {
-		if !known[path] {
-			known[path] = true
-			post("/v1"+path, &route{path: path})
-		}
+		routes.post("/v1"+path, &route{path: path})
 	}
-	post("/api/llm", &builtin[0])
-
-	get := func(path string, answer func(*request)) {
-		handler := func(ctx *fasthttp.RequestCtx) { answer(requestOf(ctx)) }
-		rt.GET(path, handler)
-		rt.HEAD(path, handler)
+	for _, prefix := range [...]string{"/v1", ""} {
+		routes.get(prefix+"/models", (*request).listModels)
+		routes.get(prefix+"/models/{id:*}", (*request).showModel)
+		routes.get(prefix+"/key", (*request).showKey)
 	}
-	get("/v1/models", (*request).listModels)
-	get("/v1/models/{id:*}", (*request).showModel)
-	get("/v1/key", (*request).showKey)
-	get("/healthz", (*request).healthz)
-	get("/readyz", (*request).readyz)
+	for i := range builtin {
+		routes.post(builtin[i].path, &builtin[i])
+	}
+	for _, path := range s.config.Paths {
+		routes.post(path, &route{path: path})
+	}
 	return rt
+}
+
+// routes puts paths into a router, the first of each.
+type routes struct {
+	rt    *router.Router
+	known map[string]bool
+}
+
+func (rs routes) post(path string, to *route) {
+	rs.add([]string{fasthttp.MethodPost}, path, func(ctx *fasthttp.RequestCtx) { requestOf(ctx).proxied(to) })
+}
+
+func (rs routes) get(path string, answer func(*request)) {
+	rs.add([]string{fasthttp.MethodGet, fasthttp.MethodHead}, path, func(ctx *fasthttp.RequestCtx) { answer(requestOf(ctx)) })
+}
+
+func (rs routes) add(methods []string, path string, handler fasthttp.RequestHandler) {
+	if rs.known[path] {
+		return
+	}
+	rs.known[path] = true
+	for _, method := range methods {
+		rs.rt.Handle(method, path, handler)
+	}
+}
+
+// trimSlash takes a slash off the path's end: it makes no difference here.
+func trimSlash(uri *fasthttp.URI) {
+	if path := uri.PathOriginal(); len(path) > 1 && path[len(path)-1] == '/' {
+		uri.SetPathBytes(path[:len(path)-1])
+	}
 }
 
 // cleanPath refuses a path that could mean another one to whoever reads it next.
@@ -100,7 +123,9 @@ func cleanPath(path []byte) bool {
 	return cleanEncoded(string(path))
 }
 
+// cleanEncoded is cleanPath for a path with escapes. Only a model's name may have an encoded slash.
 func cleanEncoded(path string) bool {
+	named := strings.HasPrefix(strings.TrimPrefix(path, "/v1"), "/models/")
 	decoded := make([]byte, 0, len(path))
 	for i := 0; i < len(path); i++ {
 		c := path[i]
@@ -112,14 +137,14 @@ func cleanEncoded(path string) bool {
 			if hi > 15 || lo > 15 {
 				return false
 			}
-			if c = hi<<4 | lo; c == '/' || c == '\\' || c < 0x20 || c == 0x7f {
+			if c = hi<<4 | lo; c == '/' && !named || c == '\\' || c < 0x20 || c == 0x7f {
 				return false
 			}
 			i += 2
 		}
 		decoded = append(decoded, c)
 	}
-	return !dotted(decoded)
+	return !dotted(decoded) && !bytes.Contains(decoded, []byte("//"))
 }
 
 func unhex(c byte) byte {
