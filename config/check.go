@@ -63,6 +63,9 @@ func (d *decoder) check(cfg *Config) {
 	for i, p := range cfg.Paths {
 		d.checkPath("paths["+strconv.Itoa(i)+"]", p)
 	}
+	for i, origin := range cfg.CORS.Origins {
+		d.checkOrigin("cors.origins["+strconv.Itoa(i)+"]", origin)
+	}
 	d.checkUpstreams(cfg)
 	d.checkModels(cfg)
 }
@@ -113,6 +116,13 @@ func (d *decoder) checkPath(path, value string) {
 		d.find(path, `must be the part after /v1, such as "/images/edits", not %s`, d.shown(path, value))
 	case value == "/key" || value == "/models" || strings.HasPrefix(value, "/models/"):
 		d.find(path, "%s is the gateway's own", d.shown(path, value))
+	}
+}
+
+func (d *decoder) checkOrigin(path, origin string) {
+	u, err := url.Parse(origin)
+	if origin != "*" && (err != nil || u.Host == "" || origin != strings.ToLower(u.Scheme+"://"+u.Host)) && !d.refused(path) {
+		d.find(path, `must be an origin as browsers send it, such as "https://app.example" or "http://localhost:3000", or "*" for all; not %s`, d.shown(path, origin))
 	}
 }
 

@@ -24,10 +24,17 @@ type Config struct {
 	Breaker   Breaker              `json:"breaker"`
 	AccessLog Sampling             `json:"access_log"`
 	Paths     []string             `json:"paths"`
+	CORS      CORS                 `json:"cors"`
 	Upstreams map[string]*Upstream `json:"upstreams"`
 	Models    map[string]*Model    `json:"models"`
 
 	files []string // that it was read from, besides the one file
+}
+
+// CORS is which pages may use the gateway from a browser: "*" or origins such as
+// https://app.example.
+type CORS struct {
+	Origins []string `json:"origins,omitempty"`
 }
 
 // Admin is the admin port.

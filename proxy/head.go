@@ -58,7 +58,7 @@ var requestDrops = newHeaderList(
 	"x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override", "origin", "referer")
 
 // responseDrops are the upstream's headers that go no further.
-var responseDrops = newHeaderList([]string{"x-ratelimit-", "x-sluice-"},
+var responseDrops = newHeaderList([]string{"x-ratelimit-", "x-sluice-", "access-control-"},
 	"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 	"proxy-authenticate", "proxy-authentication-info", "proxy-connection",
 	"content-length", "date", "set-cookie", "openai-organization", "alt-svc", "x-request-id")

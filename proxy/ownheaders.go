@@ -29,6 +29,7 @@ var (
 func (r *request) setOwnHeaders() {
 	h := &r.ctx.Response.Header
 	h.SetCanonical(headerRequestID, r.id)
+	r.setCrossOrigin()
 	if n := len(r.attempts); n > 0 {
 		last := r.attempts[n-1].target
 		h.SetCanonical(headerModel, borrowBytes(last.Model))

@@ -67,6 +67,7 @@ type snapshot struct {
 	config *config.Config
 	set    *pool.Set
 	router *router.Router
+	cors   *crossOrigin
 	loaded time.Time
 	// modelFields are the names that clients may not use: modelFields.
 	modelFields []string
@@ -108,7 +109,7 @@ func New(parts Parts) *Proxy {
 
 // Apply makes cfg take effect for every request that begins after it.
 func (p *Proxy) Apply(cfg *config.Config) error {
-	s := &snapshot{config: cfg, set: p.pool.Build(cfg), loaded: time.Now(), modelFields: modelFields(cfg)}
+	s := &snapshot{config: cfg, set: p.pool.Build(cfg), cors: newCrossOrigin(cfg.CORS.Origins), loaded: time.Now(), modelFields: modelFields(cfg)}
 	s.router = newRouter(s)
 	p.gate.SetLimit(int64(cfg.Limits.InFlight))
 	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))
@@ -224,6 +225,9 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	}
 	if !cleanPath(ctx.Request.URI().PathOriginal()) {
 		r.refuse(refusal(invalidRequest, "", `the path must not have empty, "." or ".." segments, encoded slashes, backslashes or control characters`))
+		return
+	}
+	if r.preflight() {
 		return
 	}
 	trimSlash(ctx.Request.URI())
