@@ -34,19 +34,29 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2) // before the configuration is read for the first time
+	if command, _ := commandOf(os.Args[1:]); command == "" {
+		signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2) // before the configuration is read for the first time
+		// A reader of stderr that goes away must not end the gateway: the write fails, and that is all.
+		// Caught rather than ignored, since an ignored signal stays ignored in the programs that it starts.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	}
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr, signals, nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
+// commandOf splits args into the command, "" for serving, and what follows it.
+func commandOf(args []string) (command string, rest []string) {
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		return args[0], args[1:]
+	}
+	return "", args
+}
+
 // run is the program. ready, if not nil, is told the addresses it listens on.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals <-chan os.Signal, ready func(data, admin net.Addr)) error {
-	command := ""
-	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
-		command, args = args[0], args[1:]
-	}
+	command, args := commandOf(args)
 	switch command {
 	case "keys":
 		return cli.Keys(ctx, args, os.Getenv, stdout)

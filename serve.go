@@ -27,7 +27,8 @@ const idleAtEnd = time.Second
 
 // serve runs the gateway until ctx ends or another process has taken over, then drains it.
 func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, stderr io.Writer, signals <-chan os.Signal, ready func(data, admin net.Addr)) error {
-	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	m := metrics.New()
+	log := slog.New(slog.NewJSONHandler(countedLog{stderr, m.LogLinesDropped.Inc}, nil))
 	before, err := findPredecessor()
 	if err != nil {
 		return err
@@ -43,7 +44,6 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 		return err
 	}
 	defer store.Close()
-	m := metrics.New()
 	m.Keys(func() map[string]int { return store.States(time.Now()) })
 	upstreams := pool.New(m, log, clock, nil)
 	defer upstreams.Close()
@@ -96,6 +96,20 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 	log.Info("sluice has ended")
 	return err
+}
+
+// countedLog passes the lines of the log on and counts those that could not be written.
+type countedLog struct {
+	out  io.Writer
+	lost func()
+}
+
+func (l countedLog) Write(line []byte) (int, error) {
+	n, err := l.out.Write(line)
+	if err != nil {
+		l.lost()
+	}
+	return n, err
 }
 
 func openStore(at config.Location, clock func() time.Duration, log *slog.Logger) (*keys.Store, error) {

@@ -37,8 +37,10 @@ type Metrics struct {
 	Panics prometheus.Counter
 	// BrokenStreams counts streams that ended in an error event.
 	BrokenStreams prometheus.Counter
-	// AccessLinesDropped counts lines of the access log that found no room.
+	// AccessLinesDropped counts lines of the access log that found no room or could not be written.
 	AccessLinesDropped prometheus.Counter
+	// LogLinesDropped counts lines of the program's own log that could not be written.
+	LogLinesDropped prometheus.Counter
 	// CancelledUpstreams counts upstream requests ended because the client had left.
 	CancelledUpstreams prometheus.Counter
 
@@ -110,7 +112,8 @@ func (m *Metrics) declareProcess() {
 	m.BrokenStreams = counter("sluice_broken_streams_total", "Streams that ended in an error event.")
 	m.CancelledUpstreams = counter("sluice_cancelled_upstreams_total", "Upstream requests ended because the client had left.")
 	m.AccessLinesDropped = counter("sluice_access_log_dropped_total",
-		"Lines of the access log that were dropped because they came faster than they could be written.")
+		"Lines of the access log that came faster than they could be written, or could not be written at all.")
+	m.LogLinesDropped = counter("sluice_log_dropped_total", "Lines of the program's own log that could not be written to stderr.")
 	m.reloads = counters("sluice_config_reloads_total", "Attempts to reload the configuration, by result.", "result")
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
@@ -118,7 +121,7 @@ func (m *Metrics) declareProcess() {
 	m.reloadOK = gauge("sluice_config_last_reload_successful", "1 if the newest content of the file is in effect, 0 if it was refused.")
 	m.reloadedAt = gauge("sluice_config_last_reload_success_timestamp_seconds", "When the configuration in effect was loaded.")
 	m.generation = gauge("sluice_config_generation", "How many configurations have taken effect since the start.")
-	m.Registry.MustRegister(m.errors, m.refused, m.Panics, m.BrokenStreams, m.AccessLinesDropped, m.CancelledUpstreams,
+	m.Registry.MustRegister(m.errors, m.refused, m.Panics, m.BrokenStreams, m.AccessLinesDropped, m.LogLinesDropped, m.CancelledUpstreams,
 		m.reloads, m.reloadOK, m.reloadedAt, m.generation)
 }
 

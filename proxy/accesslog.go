@@ -10,11 +10,11 @@ import (
 )
 
 // accessLog takes the lines of requests that have ended and writes them from a goroutine of its own. A
-// request waits for nobody: a line that finds no room is dropped, and counted. The lines wait in several
-// places, so that requests do not wait for each other either.
+// request waits for nobody: a line that finds no room, or cannot be written, is dropped and counted.
+// The lines wait in several places, so that requests do not wait for each other either.
 type accessLog struct {
 	out     io.Writer
-	dropped func()
+	dropped func(lines int)
 	places  [16]linePlace
 	full    chan struct{} // a place is half full
 	stop    chan struct{}
@@ -34,7 +34,7 @@ const (
 	writeLines = 200 * time.Millisecond
 )
 
-func newAccessLog(out io.Writer, dropped func()) *accessLog {
+func newAccessLog(out io.Writer, dropped func(lines int)) *accessLog {
 	l := &accessLog{out: out, dropped: dropped, full: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go l.run()
 	return l
@@ -52,7 +52,7 @@ func (l *accessLog) add(line []byte) {
 	p.mu.Unlock()
 	switch {
 	case !fits:
-		l.dropped()
+		l.dropped(1)
 	case before < placeBytes/2 && before+len(line) >= placeBytes/2:
 		select {
 		case l.full <- struct{}{}:
@@ -94,7 +94,9 @@ func (l *accessLog) write(lines []byte) {
 		} else {
 			n = bytes.IndexByte(lines, '\n') + 1 // a longer line
 		}
-		_, _ = l.out.Write(lines[:n]) // who could be told?
+		if written, err := l.out.Write(lines[:n]); err != nil {
+			l.dropped(bytes.Count(lines[written:n], []byte{'\n'}))
+		}
 		lines = lines[n:]
 	}
 }

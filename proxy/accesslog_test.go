@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -121,7 +122,7 @@ func (s stuck) Write(b []byte) (int, error) { <-s.release; return len(b), nil }
 func TestAccessLogNeverBlocks(t *testing.T) {
 	release := make(chan struct{})
 	var dropped atomic.Int64
-	l := newAccessLog(stuck{release}, func() { dropped.Add(1) })
+	l := newAccessLog(stuck{release}, func(n int) { dropped.Add(int64(n)) })
 	line := []byte(strings.Repeat("x", 1023) + "\n")
 	const n = 20_000 // some 20 MB
 	for range n {
@@ -136,6 +137,23 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 	}
 	close(release)
 	l.close()
+}
+
+// half is a reader that leaves in the middle of a write.
+type half struct{}
+
+func (half) Write(b []byte) (int, error) { return len(b) / 2, io.ErrClosedPipe }
+
+// TestAccessLogThatCannotBeWritten counts the lines that did not get out whole.
+func TestAccessLogThatCannotBeWritten(t *testing.T) {
+	var dropped atomic.Int64
+	l := newAccessLog(half{}, func(n int) { dropped.Add(int64(n)) })
+	l.write([]byte("first\nsecond\nthird\nfourth\n"))
+	l.write(bytes.Repeat([]byte("x\n"), 4096)) // in two pieces
+	l.close()
+	if got := dropped.Load(); got != 2+2048 {
+		t.Errorf("%d lines were counted as dropped, want %d", got, 2+2048)
+	}
 }
 
 // TestMetricsOfARequest: what the access log says, added up.

@@ -114,7 +114,7 @@ func (p *Proxy) Apply(cfg *config.Config) error {
 	p.gate.SetLimit(int64(cfg.Limits.InFlight))
 	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))
 	if cfg.AccessLog > 0 && p.access == nil {
-		p.access = newAccessLog(p.accessTo, p.metrics.AccessLinesDropped.Inc)
+		p.access = newAccessLog(p.accessTo, func(lines int) { p.metrics.AccessLinesDropped.Add(float64(lines)) })
 	}
 	p.snapshot.Store(s)
 	p.pool.Adopt(s.set)
