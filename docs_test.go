@@ -97,6 +97,8 @@ func copyOfTheTree(t *testing.T) string {
 		switch {
 		case err != nil:
 			return err
+		case path == ".git" && !d.IsDir(): // of a worktree; SkipDir would skip what follows
+			return nil
 		case slices.Contains([]string{".git", "data", "dist"}, path):
 			return fs.SkipDir
 		case d.IsDir():
