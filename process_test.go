@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,14 +16,10 @@ import (
 	"sluice/internal/upstreamtest"
 )
 
-// TestTheReaderOfStderrLeaves: the process goes on serving, and counts the lines that it could not
-// write.
-func TestTheReaderOfStderrLeaves(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "config.yaml")
-	write(t, path, settings(dir, provider(t, &upstreamtest.Provider{Chunks: 1}), "access_log: true"))
-	cmd := exec.Command(os.Args[0], "-config", path)
+// runProcess starts cmd, a program as a process of its own, waits until it serves and kills it with
+// the test. It returns the lines of its log that follow, and where they come from.
+func runProcess(t *testing.T, cmd *exec.Cmd) (*node, *bufio.Scanner, io.Closer) {
+	t.Helper()
 	cmd.Env = append(os.Environ(), programEnv+"=1")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -30,17 +28,31 @@ func TestTheReaderOfStderrLeaves(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	lines := bufio.NewScanner(stderr)
 	var line struct{ Msg, Listen, Admin string }
-	for lines := bufio.NewScanner(stderr); line.Msg != "sluice serves"; {
+	for line.Msg != "sluice serves" {
 		if !lines.Scan() {
 			t.Fatal("it ended before it served")
 		}
 		_ = json.Unmarshal(lines.Bytes(), &line)
 	}
-	stderr.Close()
+	return &node{t: t, data: "http://" + line.Listen, admin: "http://" + line.Admin}, lines, stderr
+}
 
-	n := &node{t: t, data: "http://" + line.Listen, admin: "http://" + line.Admin}
+// TestTheReaderOfStderrLeaves: the process goes on serving, and counts the lines that it could not
+// write.
+func TestTheReaderOfStderrLeaves(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	write(t, path, settings(dir, provider(t, &upstreamtest.Provider{Chunks: 1}), "access_log: true"))
+	cmd := exec.Command(os.Args[0], "-config", path)
+	n, _, stderr := runProcess(t, cmd)
+	stderr.Close()
 	secret := n.key(`{"name":"x"}`)
 	for range 3 {
 		if status, body := n.call("POST", n.data+"/v1/chat/completions", secret, `{"model":"demo"}`); status != 200 {
@@ -58,6 +70,44 @@ func TestTheReaderOfStderrLeaves(t *testing.T) {
 		}
 	}
 	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProcessOneIsNotReplaced: in a container, whose processes all end with process 1.
+func TestProcessOneIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	if replaceable(1) == nil || replaceable(2) != nil {
+		t.Errorf("replaceable: %v, %v", replaceable(1), replaceable(2))
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	write(t, path, settings(dir, "http://127.0.0.1:1/v1", ""))
+	cmd := exec.Command(os.Args[0], "-config", path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}}
+	probe := exec.Command("true")
+	probe.SysProcAttr = cmd.SysProcAttr
+	if err := probe.Run(); errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.ENOSPC) {
+		t.Skip("a namespace of processes cannot be made here: ", err)
+	}
+	n, log, _ := runProcess(t, cmd)
+	_ = cmd.Process.Signal(syscall.SIGUSR2)
+	for !strings.Contains(log.Text(), "SIGUSR2 is refused") {
+		if !log.Scan() {
+			t.Fatal("it ended")
+		}
+	}
+	if !strings.Contains(log.Text(), "this is process 1") {
+		t.Errorf("%s", log.Text())
+	}
+	if status, body := n.call("GET", n.admin+"/readyz", "", ""); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	for log.Scan() { // until it has ended
+	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}

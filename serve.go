@@ -150,6 +150,10 @@ func (p *running) attend(ctx context.Context) (replaced bool, err error) {
 				_ = p.live.Reload() // logged there
 				continue
 			}
+			if err := replaceable(os.Getpid()); err != nil {
+				p.log.Error("SIGUSR2 is refused; this process goes on", "error", err)
+				continue
+			}
 			p.log.Info("another process is started to take over")
 			if err := replace(ctx, p.sockets, p.store); err == nil {
 				return true, nil

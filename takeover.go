@@ -21,8 +21,9 @@ import (
 	"sluice/keys"
 )
 
-// A process that is told to (SIGUSR2) starts its program anew and hands the sockets over. Nothing
-// that waits in their queues is lost, and there is no moment at which nobody accepts:
+// A process that is told to (SIGUSR2) starts its program anew and hands the sockets over, unless it is
+// process 1 of a container. Nothing that waits in their queues is lost, and there is no moment at which
+// nobody accepts:
 //
 //	old                                  new
 //	starts it, with LISTEN_FDS           reads the configuration
@@ -52,6 +53,16 @@ var self = func() string {
 	}
 	return path
 }()
+
+// replaceable says why the process pid cannot be replaced. The kernel kills all processes of a container
+// when its process 1 ends, the one that took over among them.
+func replaceable(pid int) error {
+	if pid == 1 {
+		return errors.New("this is process 1: the container ends with it, and so would the process that took over; " +
+			"start a new container and stop this one with SIGTERM (a rolling update does)")
+	}
+	return nil
+}
 
 // replace starts the program anew and returns once that serves. After an error everything is as it was.
 func replace(ctx context.Context, s *sockets, store *keys.Store) error {
