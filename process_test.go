@@ -112,3 +112,26 @@ func TestProcessOneIsNotReplaced(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMockEndsWithItsTerminal: only a process that serves takes SIGHUP for something else.
+func TestMockEndsWithItsTerminal(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "mock", "-listen", "127.0.0.1:0")
+	cmd.Env = append(os.Environ(), programEnv+"=1")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() }).Stop()
+	lines := bufio.NewScanner(stderr)
+	if !lines.Scan() || !strings.Contains(lines.Text(), "listens on 127.0.0.1:") {
+		t.Fatalf("it said %q", lines.Text())
+	}
+	_ = cmd.Process.Signal(syscall.SIGHUP)
+	_ = cmd.Wait()
+	if s := cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signal() == syscall.SIGKILL {
+		t.Error("SIGHUP did not end it")
+	}
+}
