@@ -39,6 +39,11 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 	started := time.Now()
 	clock := func() time.Duration { return time.Since(started) }
+	open, err := listen(cfg, log) // before the key store is made: a start that fails here changes no file
+	if err != nil {
+		return err
+	}
+	defer open.close()
 	store, err := openStore(cfg.Keys.Store, clock, log)
 	if err != nil {
 		return err
@@ -63,10 +68,6 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 		})
 	}
 
-	open, err := listen(cfg, log)
-	if err != nil {
-		return err
-	}
 	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
 	p := &running{live: live, log: log, signals: signals, sockets: open, store: store,
 		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}

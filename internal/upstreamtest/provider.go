@@ -81,7 +81,7 @@ func Main(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	ln, err := net.Listen("tcp", *listen)
 	if err != nil {
-		return fmt.Errorf("cannot listen: %w", err)
+		return fmt.Errorf("cannot listen (-listen): %w", err)
 	}
 	fmt.Fprintf(stderr, "mock provider listens on %s\n", ln.Addr())
 	return p.Serve(ctx, ln)
