@@ -27,7 +27,7 @@ const usage = `usage:
                                    gateway keys of a running sluice (-h tells more)
   sluice status [-json]            how a running sluice is
   sluice version                   what this program is
-  sluice mock [-listen ADDR] …     serve an OpenAI-like provider for trying things out (-h lists its flags)
+  sluice mock [-listen ADDR] …     serve a provider with OpenAI's and Anthropic's APIs, for trying things out (-h tells more)
 `
 
 func main() {

@@ -1,5 +1,5 @@
-// Package upstreamtest is an OpenAI-like provider for tests, benchmarks and the demo model,
-// and a raw one whose every byte a test decides.
+// Package upstreamtest is a provider for tests and the demo model, which speaks OpenAI's and
+// Anthropic's APIs, and a raw one whose every byte a test decides.
 package upstreamtest
 
 import (
@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,8 @@ import (
 // Provider answers like a provider of models. Set its fields before it serves.
 type Provider struct {
 	Delay       time.Duration // before the first byte of an answer
-	Chunks      int           // events with text in a stream
-	ChunkDelay  time.Duration // before each
+	Chunks      int           // words in an answer; a stream has an event for each
+	ChunkDelay  time.Duration // before each of these events
 	FailureRate float64       // of requests answered with 500, 0 to 1
 
 	requests atomic.Int64
@@ -55,6 +56,14 @@ type quiet struct{}
 
 func (quiet) Printf(string, ...any) {}
 
+const mockUsage = `sluice mock serves a provider that answers every request with the same text, for trying
+things out. A path may begin with anything. The last part says which API it is:
+  %s
+Answers are plain or, with "stream":true, events as that API sends them; usage is filled
+in, with a token for each word of the answer and each four bytes of the question.
+
+`
+
 // Main is the command "sluice mock": it serves until ctx ends.
 func Main(ctx context.Context, args []string, stderr io.Writer) error {
 	p := &Provider{}
@@ -62,11 +71,12 @@ func Main(ctx context.Context, args []string, stderr io.Writer) error {
 	flags.SetOutput(io.Discard) // the error is printed once, by the caller
 	listen := flags.String("listen", "127.0.0.1:8081", "address to serve")
 	flags.DurationVar(&p.Delay, "delay", 0, "wait before the first byte of an answer")
-	flags.IntVar(&p.Chunks, "chunks", 20, "events with text in a stream")
-	flags.DurationVar(&p.ChunkDelay, "chunk-delay", 50*time.Millisecond, "wait before each of them")
+	flags.IntVar(&p.Chunks, "chunks", 20, "words in an answer; a stream has an event for each")
+	flags.DurationVar(&p.ChunkDelay, "chunk-delay", 50*time.Millisecond, "wait before each of these events")
 	flags.Float64Var(&p.FailureRate, "failure-rate", 0, "part of the requests answered with 500, from 0 to 1")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintf(stderr, mockUsage, served())
 		flags.SetOutput(stderr)
 		flags.PrintDefaults()
 		return nil
@@ -87,145 +97,92 @@ func Main(ctx context.Context, args []string, stderr io.Writer) error {
 	return p.Serve(ctx, ln)
 }
 
-type request struct {
-	Model    string `json:"model"`
-	ModelID  string `json:"model_id"`
-	Stream   bool   `json:"stream"`
-	Messages []struct {
-		Content json.RawMessage `json:"content"`
-	} `json:"messages"`
+// api is what the provider serves at paths that end in path.
+type api struct {
+	path   string
+	answer func(*question) any
+	stream func(*question, *events) // nil for an API without streams
+	fail   func(status int, message string) any
+}
+
+// apis are in the order in which a path is looked up: longer ones first.
+var apis = []api{
+	{"/chat/completions", chatAnswer, chatStream, openAIError},
+	{"/completions", textAnswer, textStream, openAIError},
+	{"/embeddings", embeddingsAnswer, nil, openAIError},
+	{"/responses", responsesAnswer, responsesStream, openAIError},
+	{"/messages/count_tokens", countAnswer, nil, anthropicError},
+	{"/messages", messagesAnswer, messagesStream, anthropicError},
+	{"/models", modelsAnswer, nil, openAIError},
+}
+
+func served() string {
+	var paths []string
+	for _, a := range apis {
+		paths = append(paths, a.path)
+	}
+	return strings.Join(paths, " ")
 }
 
 func (p *Provider) handle(ctx *fasthttp.RequestCtx) {
-	p.requests.Add(1)
-	var r request
-	if err := json.Unmarshal(ctx.PostBody(), &r); err != nil {
-		fail(ctx, 400, "the body is not JSON: "+err.Error())
+	q := &question{number: p.requests.Add(1), words: max(p.Chunks, 1), created: time.Now().Unix()}
+	i := slices.IndexFunc(apis, func(a api) bool { return strings.HasSuffix(string(ctx.Path()), a.path) })
+	if i < 0 {
+		reply(ctx, 404, openAIError(404, "the mock provider serves paths that end in "+served()))
 		return
 	}
-	if r.Model == "" {
-		r.Model = r.ModelID
+	a := apis[i]
+	if a.path != "/models" {
+		if err := json.Unmarshal(ctx.PostBody(), q); err != nil {
+			reply(ctx, 400, a.fail(400, "the body is no request: "+err.Error()))
+			return
+		}
 	}
 	if p.FailureRate > 0 && rand.Float64() < p.FailureRate {
-		fail(ctx, 500, "the provider has failed, as it was told to")
+		reply(ctx, 500, a.fail(500, "the provider has failed, as it was told to"))
 		return
 	}
-	wait(p.Delay)
-	path := string(ctx.Path())
-	switch {
-	case strings.HasSuffix(path, "/embeddings"):
-		p.plain(ctx, map[string]any{"object": "list", "model": r.Model, "usage": usage(8, 0),
-			"data": []any{map[string]any{"object": "embedding", "index": 0, "embedding": []float64{0.1, 0.2, 0.3}}}})
-	case strings.HasSuffix(path, "/messages") && r.Stream:
-		p.stream(ctx, &r, anthropicEvents)
-	case strings.HasSuffix(path, "/messages"):
-		p.plain(ctx, map[string]any{"id": "msg_demo", "type": "message", "role": "assistant", "model": r.Model, "stop_reason": "end_turn",
-			"content": []any{map[string]string{"type": "text", "text": p.text()}}, "usage": map[string]int{"input_tokens": 8, "output_tokens": p.words()}})
-	case r.Stream:
-		p.stream(ctx, &r, chatEvents)
-	default:
-		p.plain(ctx, map[string]any{"id": "chatcmpl-demo", "object": "chat.completion", "created": time.Now().Unix(), "model": r.Model,
-			"choices": []any{map[string]any{"index": 0, "finish_reason": "stop",
-				"message": map[string]string{"role": "assistant", "content": p.text()}}},
-			"usage": usage(8, p.words())})
+	time.Sleep(p.Delay)
+	if !q.Stream || a.stream == nil {
+		reply(ctx, 200, a.answer(q))
+		return
 	}
+	ctx.SetContentType("text/event-stream")
+	ctx.SetBodyStreamWriter(func(w *bufio.Writer) { a.stream(q, &events{w: w, delay: p.ChunkDelay}) })
 }
 
-func wait(d time.Duration) {
-	if d > 0 {
-		time.Sleep(d)
-	}
-}
-
-func usage(in, out int) map[string]int {
-	return map[string]int{"prompt_tokens": in, "completion_tokens": out, "total_tokens": in + out}
-}
-
-func (p *Provider) words() int { return max(p.Chunks, 1) }
-
-var words = strings.Fields("A sluice is a gate that lets through just as much water as the wheel below can use, and no more than that. ")
-
-func word(i int) string {
-	w := words[i%len(words)]
-	if i > 0 {
-		return " " + w
-	}
-	return w
-}
-
-func (p *Provider) text() string {
-	var b strings.Builder
-	for i := range p.words() {
-		b.WriteString(word(i))
-	}
-	return b.String()
-}
-
-func (p *Provider) plain(ctx *fasthttp.RequestCtx, v any) {
-	ctx.SetContentType("application/json")
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	ctx.SetBody(body)
-}
-
-func fail(ctx *fasthttp.RequestCtx, status int, message string) {
+func reply(ctx *fasthttp.RequestCtx, status int, v any) {
 	ctx.SetStatusCode(status)
 	ctx.SetContentType("application/json")
-	body, _ := json.Marshal(map[string]any{"error": map[string]any{"message": message, "type": "server_error", "param": nil, "code": nil}})
-	ctx.SetBody(body)
+	ctx.SetBody(encode(v))
 }
 
-// stream sends the events that events gives for each step, from before the first chunk (-1)
-// to after the last.
-func (p *Provider) stream(ctx *fasthttp.RequestCtx, r *request, events func(step, chunks int, model string) string) {
-	ctx.SetContentType("text/event-stream")
-	model, chunks := r.Model, p.words()
-	ctx.SetBodyStreamWriter(func(w *bufio.Writer) {
-		for step := -1; step <= chunks; step++ {
-			if step >= 0 && step < chunks {
-				wait(p.ChunkDelay)
-			}
-			if _, err := w.WriteString(events(step, chunks, model)); err != nil || w.Flush() != nil {
-				return
-			}
+// events writes a stream. After an error it writes nothing more.
+type events struct {
+	w     *bufio.Writer
+	delay time.Duration
+	err   error
+}
+
+// send writes an event, of a type if that is not "".
+func (e *events) send(typ string, data any) {
+	if e.err != nil {
+		return
+	}
+	if typ != "" {
+		fmt.Fprintf(e.w, "event: %s\n", typ)
+	}
+	fmt.Fprintf(e.w, "data: %s\n\n", encode(data))
+	e.err = e.w.Flush()
+}
+
+// each calls f with every word of the answer, after the delay, until the client has left.
+func (e *events) each(q *question, f func(word string)) {
+	for i := range q.words {
+		if e.err != nil {
+			return
 		}
-	})
-}
-
-func quote(s string) string {
-	b, _ := json.Marshal(s)
-	return string(b)
-}
-
-func chatEvents(step, chunks int, model string) string {
-	chunk := func(delta, finish string) string {
-		return fmt.Sprintf(`data: {"id":"chatcmpl-demo","object":"chat.completion.chunk","created":%d,"model":%s,"choices":[{"index":0,"delta":%s,"finish_reason":%s}]}`+"\n\n",
-			time.Now().Unix(), quote(model), delta, finish)
+		time.Sleep(e.delay)
+		f(word(i))
 	}
-	switch step {
-	case -1:
-		return chunk(`{"role":"assistant","content":""}`, "null")
-	case chunks:
-		return chunk(`{}`, `"stop"`) + "data: [DONE]\n\n"
-	}
-	return chunk(`{"content":`+quote(word(step))+`}`, "null")
-}
-
-func anthropicEvents(step, chunks int, model string) string {
-	event := func(typ, rest string) string {
-		return "event: " + typ + "\ndata: {\"type\":\"" + typ + "\"" + rest + "}\n\n"
-	}
-	switch step {
-	case -1:
-		return event("message_start", `,"message":{"id":"msg_demo","type":"message","role":"assistant","model":`+quote(model)+
-			`,"content":[],"stop_reason":null,"usage":{"input_tokens":8,"output_tokens":0}}`) +
-			event("content_block_start", `,"index":0,"content_block":{"type":"text","text":""}`)
-	case chunks:
-		return event("content_block_stop", `,"index":0`) +
-			event("message_delta", fmt.Sprintf(`,"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":%d}`, chunks)) +
-			event("message_stop", "")
-	}
-	return event("content_block_delta", `,"index":0,"delta":{"type":"text_delta","text":`+quote(word(step))+`}`)
 }
