@@ -169,7 +169,7 @@ func TestWhatTheDocsName(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		for _, target := range series(text, "`make ([a-z-]+)[^`]*`") {
+		for _, target := range series(text, "`make ([a-z0-9-]+)[^`]*`") {
 			if !strings.Contains(makefile, "\n"+target+":") {
 				t.Errorf("%s: make has no %s", name, target)
 			}

@@ -28,6 +28,7 @@ var floors = map[string]struct {
 	"sluice/limiter":               {nil, "counts; knows no key, no request, no clock"},
 	"sluice/sse":                   {nil, "bytes in, bytes out; knows no JSON and no provider"},
 	"sluice/metrics":               {nil, "declares series; what they mean is where they are counted"},
+	"sluice/e2e":                   {nil, "drives the built binary with the providers' SDKs; a module of its own, so that they are not in this one"},
 	"sluice/bench":                 {nil, "drives the built binary over the network, and others beside it; knows nothing of its inside"},
 	"sluice/internal/upstreamtest": {nil, "stands outside the house, as a provider does"},
 }
