@@ -12,7 +12,7 @@ SOAKTIME ?= 1m
 # Of make soak: how much a flood may raise the p99 of others.
 FLOODFACTOR ?= 2
 
-.PHONY: build run test e2e lint fuzz soak bench bench-smoke bench-micro compare release clean
+.PHONY: build run test e2e lint fuzz soak cost bench bench-smoke bench-micro compare release clean
 
 build:
 	$(GO) build -o sluice .
@@ -33,9 +33,9 @@ e2e:
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'd: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
-	$(GO) vet -tags soak .
+	$(GO) vet -tags soak,cost .
 	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags soak .
+	$(GO) tool staticcheck -tags soak,cost .
 	$(GO) mod tidy -diff
 	$(GO) test -run TestImportsPointDown .
 
@@ -52,6 +52,11 @@ fuzz:
 soak:
 	$(GO) test -v -race -tags soak -run '^TestSoak$$' -timeout 10m . -soaktime $(SOAKTIME)
 	$(GO) test -count=1 -v -tags soak -run '^TestFlood$$' -timeout 5m . -floodfactor $(FLOODFACTOR)
+
+# An input twice as long costs no more than two and a half times as many instructions: every parser
+# and scanner, counted by valgrind.
+cost:
+	CGO_ENABLED=0 $(GO) test -count=1 -v -tags cost -run '^TestCost$$' -timeout 20m .
 
 # What sluice costs beside nginx, HAProxy and the smallest fasthttp proxy; nginx and haproxy are
 # measured where they are installed. The report goes to bench/results.
