@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals <
 	if (command != "" && command != "check") || flags.NArg() > 0 {
 		return fmt.Errorf("sluice does not know %q\n%s", append([]string{command}, flags.Args()...), usage)
 	}
-	cfg, digest, err := config.Load(*path)
+	cfg, digest, err := config.Load(ctx, *path)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ import (
 // another has taken over nothing waits for this one, and it may be as long as the drain.
 const idleAtEnd = time.Second
 
+// watchEnd is how long the watch of the configuration may take to end. A file system that does not
+// answer holds it, and must not hold the drain.
+const watchEnd = time.Second
+
 // serve runs the gateway until ctx ends or another process has taken over, then drains it.
 func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, stderr io.Writer, signals <-chan os.Signal, ready func(data, admin net.Addr)) error {
 	m := metrics.New()
@@ -134,21 +138,28 @@ type running struct {
 // ends, the successor serves, or a port fails.
 func (p *running) attend(ctx context.Context) (replaced bool, err error) {
 	watch, cancel := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
 		if err := p.live.Watch(watch); err != nil {
 			p.log.Error("the configuration is not watched; SIGHUP and POST /api/reload reload it", "error", err)
 		}
-	})
-	defer watching.Wait()
-	defer cancel()
+	}()
+	defer func() {
+		cancel()
+		select {
+		case <-watching:
+		case <-time.After(watchEnd):
+			p.log.Warn("watching the configuration has not ended; does its file system answer?")
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
 			return false, nil
 		case s := <-p.signals:
 			if s == syscall.SIGHUP {
-				_ = p.live.Reload() // logged there
+				_ = p.live.Reload(ctx) // logged there
 				continue
 			}
 			if err := replaceable(os.Getpid()); err != nil {

@@ -110,7 +110,7 @@ func TestTLSOnBothPorts(t *testing.T) {
 
 func mustLoad(t *testing.T, path string) *config.Config {
 	t.Helper()
-	cfg, _, err := config.Load(path)
+	cfg, _, err := config.Load(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

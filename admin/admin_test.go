@@ -54,7 +54,7 @@ func start(t *testing.T) *port {
 	m := metrics.New()
 	upstreams := pool.New(m, log, clock, nil)
 	gateway := proxy.New(proxy.Parts{Keys: p.keys, Pool: upstreams, Metrics: m, Log: log, Clock: clock, Memory: 1 << 40, Access: &p.log})
-	cfg, digest, err := config.Load(p.path)
+	cfg, digest, err := config.Load(t.Context(), p.path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,8 +69,8 @@ func (a *Admin) showConfig(w http.ResponseWriter, _ *http.Request) {
 	}{a.live.Status(), a.data.String()})
 }
 
-func (a *Admin) reload(w http.ResponseWriter, _ *http.Request) {
-	err := a.live.Reload()
+func (a *Admin) reload(w http.ResponseWriter, r *http.Request) {
+	err := a.live.Reload(r.Context())
 	var bad *config.Error
 	switch {
 	case err == nil:

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"fmt"
 	"hash"
 	"reflect"
@@ -31,18 +32,20 @@ const maxNodes = 200_000
 const maxDepth = 32
 
 type decoder struct {
-	file      string
-	env       func(string) (string, bool)
-	findings  []Finding
-	positions map[string]position // of each field that the file has, by path
-	anchors   map[string]ast.Node
-	digest    hash.Hash
-	files     []string        // that were read, besides the one file
-	expanded  map[string]bool // paths whose text came from the environment or a file
-	nodes     int
-	depth     int
-	endless   bool // maxNodes or maxDepth was passed, and that was said
-	broken    bool // the file is no YAML: nothing more can be said of it
+	ctx           context.Context // of the load, which bounds how long files are read
+	file          string
+	env           func(string) (string, bool)
+	findings      []Finding
+	positions     map[string]position // of each field that the file has, by path
+	anchors       map[string]ast.Node
+	digest        hash.Hash
+	files         []string        // that were read, besides the one file
+	expanded      map[string]bool // paths whose text came from the environment or a file
+	expandedBytes int
+	nodes         int
+	depth         int
+	endless       bool // maxNodes or maxDepth was passed, and that was said
+	broken        bool // the file is no YAML: nothing more can be said of it
 }
 
 func (d *decoder) add(at position, path, format string, args ...any) {

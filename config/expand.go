@@ -3,17 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 )
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// maxNamedFile bounds a file that the configuration names.
-const maxNamedFile = 1 << 20
 
 // expand replaces ${NAME}, ${NAME:-default} and ${file:/path} in text; what they are
 // replaced by is not looked at again. A relative path is relative to the config file's
@@ -54,7 +49,7 @@ func (d *decoder) lookUp(inside string) (string, error) {
 	}
 	value, set := d.env(name)
 	if set && (value != "" || !hasFallback) {
-		return value, nil
+		return value, d.putIn(len(value))
 	}
 	if hasFallback {
 		return fallback, nil
@@ -76,24 +71,20 @@ func (d *decoder) readFile(name string) ([]byte, error) {
 		name = filepath.Join(filepath.Dir(d.file), name)
 	}
 	d.files = append(d.files, name)
-	// Not a pipe or a device, which might never end or never begin.
-	if info, err := os.Stat(name); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", name)
-	}
-	f, err := os.Open(name)
+	b, err := readFile(d.ctx, name)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxNamedFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxNamedFile {
-		return nil, fmt.Errorf("%s is larger than 1 MiB", name)
 	}
 	d.addDigest(name, b)
-	return b, nil
+	return b, d.putIn(len(b))
+}
+
+// putIn counts what is put in, and refuses more than maxPutIn: one line of the configuration can
+// name a large file many times.
+func (d *decoder) putIn(bytes int) error {
+	d.expandedBytes += bytes
+	if d.expandedBytes > maxPutIn {
+		return errors.New("the files and environment variables that the configuration names have more than 16 MiB together")
+	}
+	return nil
 }

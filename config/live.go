@@ -59,13 +59,16 @@ func (l *Live) Status() Status {
 }
 
 // Reload loads the file now. The error says what is wrong with it; the old configuration
-// is then still in effect.
-func (l *Live) Reload() error { return l.load(true) }
+// is then still in effect. Once ctx has ended nothing changes.
+func (l *Live) Reload(ctx context.Context) error { return l.load(ctx, true) }
 
-func (l *Live) load(force bool) error {
+func (l *Live) load(ctx context.Context, force bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	cfg, digest, err := Load(l.path)
+	cfg, digest, err := Load(ctx, l.path)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if !force && digest == l.digest {
 		return nil
 	}
@@ -180,7 +183,7 @@ func (l *Live) Watch(ctx context.Context) error {
 			if err := l.addFolders(w); err != nil {
 				l.log.Warn("cannot watch config", "error", err)
 			}
-			_ = l.load(false) // logged there
+			_ = l.load(ctx, false) // logged there
 		case <-again.C:
 			quiet.Reset(settle)
 		}

@@ -33,7 +33,7 @@ type watched struct {
 func watch(t *testing.T, path string) *watched {
 	t.Helper()
 	w := &watched{t: t, applied: make(chan int, 100), tried: make(chan Status, 100), log: &upstreamtest.Buffer{}}
-	cfg, digest, err := Load(path)
+	cfg, digest, err := Load(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestBadFileChangesNothing(t *testing.T) {
 	if len(w.applied) > 0 {
 		t.Error("a bad file was applied")
 	}
-	if err := w.live.Reload(); err == nil || err.Error() != s.Error {
+	if err := w.live.Reload(t.Context()); err == nil || err.Error() != s.Error {
 		t.Errorf("Reload says %v", err)
 	}
 	<-w.tried
@@ -174,7 +174,7 @@ func TestEqualContentIsSkippedUnlessAsked(t *testing.T) {
 	write(t, path, inFlightConfig(1))
 	write(t, path, inFlightConfig(2))
 	w.want(<-w.applied, 2)
-	if err := w.live.Reload(); err != nil {
+	if err := w.live.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.want(<-w.applied, 2)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -42,17 +43,20 @@ func (e *Error) Error() string {
 // Digest tells two contents apart: of the file and of all files it names by ${file:…}.
 type Digest [sha256.Size]byte
 
-// Load reads the file. The error is an *Error, or says why the file cannot be read.
-func Load(path string) (*Config, Digest, error) {
-	b, err := os.ReadFile(path)
+// Load reads the file, and the files that it names, until ctx ends. The error is an *Error, or says
+// why the file cannot be read.
+func Load(ctx context.Context, path string) (*Config, Digest, error) {
+	ctx, cancel := context.WithTimeout(ctx, fileTime)
+	defer cancel()
+	b, err := readFile(ctx, path)
 	if err != nil {
 		return nil, Digest{}, fmt.Errorf("cannot read config: %w", err)
 	}
-	return parse(path, b, os.LookupEnv)
+	return parse(ctx, path, b, os.LookupEnv)
 }
 
-func parse(path string, b []byte, env func(string) (string, bool)) (*Config, Digest, error) {
-	d := &decoder{file: path, env: env, positions: map[string]position{}, anchors: map[string]ast.Node{}, expanded: map[string]bool{}}
+func parse(ctx context.Context, path string, b []byte, env func(string) (string, bool)) (*Config, Digest, error) {
+	d := &decoder{ctx: ctx, file: path, env: env, positions: map[string]position{}, anchors: map[string]ast.Node{}, expanded: map[string]bool{}}
 	d.digest = sha256.New()
 	d.addDigest(path, b)
 	cfg := Default()
@@ -87,7 +91,6 @@ func (d *decoder) addDigest(name string, content []byte) {
 }
 
 const (
-	maxFile = 1 << 20
 	// maxBrackets is far above what any field needs. The parser's time grows much faster
 	// than the nesting.
 	maxBrackets = 64
@@ -130,9 +133,6 @@ func (d *decoder) document(b []byte) (body ast.Node) {
 		}
 	}()
 	switch {
-	case len(b) > maxFile:
-		d.add(position{1, 1}, "", "larger than 1 MiB")
-		return nil
 	case tooNested(b):
 		d.add(position{1, 1}, "", "nested too deep")
 		return nil

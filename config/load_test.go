@@ -30,7 +30,7 @@ models: {m: {targets: [{upstream: up}]}}
 
 func mustParse(t *testing.T, text string) *Config {
 	t.Helper()
-	cfg, _, err := parse("config.yaml", []byte(text), getenv)
+	cfg, _, err := parse(t.Context(), "config.yaml", []byte(text), getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestBadFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _, err = parse(file, b, getenv)
+			_, _, err = parse(t.Context(), file, b, getenv)
 			var bad *Error
 			if !errors.As(err, &bad) {
 				t.Fatalf("not refused with findings: %v", err)
@@ -109,7 +109,7 @@ upstreams:
   rel: {base_url: "http://h/", api_key: "${file:secret}"}
 models: {m: {targets: [{upstream: up}]}}
 `, "SECRET", secret)
-	cfg, _, err := parse(filepath.Join(dir, "config.yaml"), []byte(text), getenv)
+	cfg, _, err := parse(t.Context(), filepath.Join(dir, "config.yaml"), []byte(text), getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestDigestTellsFilesApart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, d, err := parse(filepath.Join(dir, "config.yaml"), []byte(minimal+`keys: {store: "${file:a}${file:b}"}`), getenv)
+		_, d, err := parse(t.Context(), filepath.Join(dir, "config.yaml"), []byte(minimal+`keys: {store: "${file:a}${file:b}"}`), getenv)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,7 +201,7 @@ func TestShippedConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, _, err := parse("config.yaml", b, func(name string) (string, bool) {
+	cfg, _, err := parse(t.Context(), "config.yaml", b, func(name string) (string, bool) {
 		v, ok := map[string]string{"SLUICE_ADMIN_TOKEN": "0123456789abcdef"}[name]
 		return v, ok
 	})
@@ -253,7 +253,7 @@ func FuzzParse(f *testing.F) {
 		if len(text) > 4096 {
 			return // the parser's own time is not ours to test
 		}
-		cfg, _, err := parse("config.yaml", []byte(text), getenv)
+		cfg, _, err := parse(t.Context(), "config.yaml", []byte(text), getenv)
 		var bad *Error
 		switch {
 		case err == nil && (len(cfg.Models) == 0 || len(cfg.Upstreams) == 0):

@@ -26,7 +26,7 @@ func TestTLSFiles(t *testing.T) {
 	ca.Issue(dir, "other.test") // writes the same files
 	mismatched := strings.Replace(text, key, filepath.Join(filepath.Dir(ca.File), "key.pem"), 1)
 	ca.Issue(filepath.Dir(ca.File), "third.test")
-	if _, _, err := parse("config.yaml", []byte(mismatched), getenv); err == nil || !strings.Contains(err.Error(), "config.yaml:1:1: tls: cert and key cannot be used: tls: private key does not match") {
+	if _, _, err := parse(t.Context(), "config.yaml", []byte(mismatched), getenv); err == nil || !strings.Contains(err.Error(), "config.yaml:1:1: tls: cert and key cannot be used: tls: private key does not match") {
 		t.Errorf("a key of another certificate: %v", err)
 	}
 	if cfg := mustParse(t, minimal); cfg.TLS != nil || cfg.Admin.TLS != nil {
@@ -74,7 +74,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		{base: "https://a.test/v1", env: map[string]string{"HTTPS_PROXY": "ftp://sesame"}, want: "upstreams.up: the environment's HTTPS_PROXY or HTTP_PROXY is no URL of a proxy"},
 	} {
 		text := fmt.Sprintf("admin: {token: 0123456789abcdef}\nupstreams: {up: {base_url: %q, %s}}\nmodels: {m: {targets: [{upstream: up}]}}\n", test.base, test.own)
-		cfg, _, err := parse("config.yaml", []byte(text), func(name string) (string, bool) { v, ok := test.env[name]; return v, ok })
+		cfg, _, err := parse(t.Context(), "config.yaml", []byte(text), func(name string) (string, bool) { v, ok := test.env[name]; return v, ok })
 		var got string
 		if err != nil {
 			got = err.Error()

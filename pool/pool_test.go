@@ -18,7 +18,7 @@ func load(t testing.TB, text string) *config.Config {
 	if err := os.WriteFile(path, []byte("admin: {token: 0123456789abcdef}\n"+text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, _, err := config.Load(path)
+	cfg, _, err := config.Load(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

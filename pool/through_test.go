@@ -210,7 +210,7 @@ func TestAnotherWay(t *testing.T) {
 		if err := os.WriteFile(path, []byte("admin: {token: 0123456789abcdef}\nupstreams: {a: {base_url: https://a/v1"+more+"}}\nmodels: {m: {targets: [{upstream: a}]}}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cfg, _, err := config.Load(path)
+		cfg, _, err := config.Load(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}

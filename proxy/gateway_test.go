@@ -76,7 +76,7 @@ func load(t testing.TB, text, up string) *config.Config {
 	if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "UP", up)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, _, err := config.Load(path)
+	cfg, _, err := config.Load(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
