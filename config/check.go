@@ -73,9 +73,7 @@ func (d *decoder) check(cfg *Config) {
 func (d *decoder) find(path, format string, args ...any) { d.add(d.at(path), path, format, args...) }
 
 // refused reports whether path already has a finding, so that one mistake is one line.
-func (d *decoder) refused(path string) bool {
-	return slices.ContainsFunc(d.findings, func(f Finding) bool { return f.Path == path })
-}
+func (d *decoder) refused(path string) bool { return d.refusedPaths[path] }
 
 func (d *decoder) checkAddress(path, address string) {
 	_, port, err := net.SplitHostPort(address)
@@ -193,7 +191,7 @@ func (d *decoder) checkModels(cfg *Config) {
 	if len(cfg.Models) == 0 && !d.refused("models") {
 		d.find("models", "at least one model is needed")
 	}
-	upstreams := strings.Join(slices.Sorted(maps.Keys(cfg.Upstreams)), ", ")
+	upstreams := enumerated(slices.Sorted(maps.Keys(cfg.Upstreams)), ", ")
 	for _, name := range slices.Sorted(maps.Keys(cfg.Models)) {
 		path, m := "models."+name, cfg.Models[name]
 		if !modelName.MatchString(name) {
@@ -202,6 +200,8 @@ func (d *decoder) checkModels(cfg *Config) {
 		if len(m.Targets) == 0 && !d.refused(path+".targets") {
 			d.find(path+".targets", "at least one target is needed")
 		}
+		type pair struct{ upstream, model string }
+		seen := map[pair]int{}
 		for i, t := range m.Targets {
 			at := path + ".targets[" + strconv.Itoa(i) + "]"
 			if t == nil {
@@ -209,67 +209,86 @@ func (d *decoder) checkModels(cfg *Config) {
 				continue
 			}
 			switch _, ok := cfg.Upstreams[t.Upstream]; {
+			case ok, d.refused(at + ".upstream"):
 			case t.Upstream == "":
 				d.find(at+".upstream", "is needed; upstreams are %s", upstreams)
-			case !ok && !d.refused(at+".upstream"):
+			default:
 				d.find(at+".upstream", "no upstream is called %s; upstreams are %s", d.shown(at+".upstream", t.Upstream), upstreams)
 			}
 			if strings.ContainsFunc(t.Model, control) || len(t.Model) > 200 || !utf8.ValidString(t.Model) {
 				d.find(at+".model", "must be at most 200 bytes of UTF-8 without control characters")
 			}
 			d.checkInt(at+".weight", t.Weight, 1, 1_000_000)
-			for j, other := range m.Targets[:i] {
-				if other != nil && other.Upstream == t.Upstream && cmp.Or(other.Model, name) == cmp.Or(t.Model, name) {
-					d.find(at, "is the same as targets[%d]; give that one more weight instead", j)
-				}
+			same := pair{t.Upstream, cmp.Or(t.Model, name)}
+			if j, again := seen[same]; again {
+				d.find(at, "is the same as targets[%d]; give that one more weight instead", j)
+			} else {
+				seen[same] = i
 			}
 		}
 		if m.MaxRetries != nil {
 			d.checkInt(path+".max_retries", *m.MaxRetries, 0, 31)
 		}
-		if len(m.Fallbacks) > 16 {
-			d.find(path+".fallbacks", "must name at most 16 models, not %d", len(m.Fallbacks))
-		}
-		for i, f := range m.Fallbacks {
-			at := path + ".fallbacks[" + strconv.Itoa(i) + "]"
-			switch {
-			case cfg.Models[f] == nil:
-				d.find(at, "no model is called %s", d.shown(at, f))
-			case slices.Contains(m.Fallbacks[:i], f):
-				d.find(at, "%s is named twice", d.shown(at, f))
-			}
-		}
+		d.checkFallbacks(path+".fallbacks", m.Fallbacks, cfg)
 	}
 	d.checkCycles(cfg)
 }
 
+func (d *decoder) checkFallbacks(path string, fallbacks []string, cfg *Config) {
+	if len(fallbacks) > 16 {
+		d.find(path, "must name at most 16 models, not %d", len(fallbacks))
+		return
+	}
+	for i, f := range fallbacks {
+		at := path + "[" + strconv.Itoa(i) + "]"
+		switch {
+		case cfg.Models[f] == nil:
+			d.find(at, "no model is called %s", d.shown(at, f))
+		case slices.Contains(fallbacks[:i], f):
+			d.find(at, "%s is named twice", d.shown(at, f))
+		}
+	}
+}
+
 // checkCycles finds models that fall back to themselves, each cycle once.
 func (d *decoder) checkCycles(cfg *Config) {
-	const visiting, done = 1, 2
-	state := map[string]int{}
+	depth := map[string]int{} // of those that are being visited, by their place in trail
+	done := map[string]bool{}
 	var trail []string
 	var visit func(name string)
 	visit = func(name string) {
-		state[name] = visiting
+		depth[name] = len(trail)
 		trail = append(trail, name)
 		for i, f := range cfg.Models[name].Fallbacks {
-			switch {
-			case cfg.Models[f] == nil || state[f] == done:
-			case state[f] == visiting:
-				cycle := append(slices.Clone(trail[slices.Index(trail, f):]), f)
-				d.find("models."+name+".fallbacks["+strconv.Itoa(i)+"]", "falls back in a circle: %s", strings.Join(cycle, " → "))
+			switch from, visiting := depth[f]; {
+			case cfg.Models[f] == nil || done[f]:
+			case visiting:
+				cycle := enumerated(append(slices.Clone(trail[from:min(len(trail), from+maxListed+1)]), f), " → ")
+				d.find("models."+name+".fallbacks["+strconv.Itoa(i)+"]", "falls back in a circle: %s", cycle)
 			default:
 				visit(f)
 			}
 		}
 		trail = trail[:len(trail)-1]
-		state[name] = done
+		delete(depth, name)
+		done[name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Models)) {
-		if state[name] == 0 {
+		if !done[name] {
 			visit(name)
 		}
 	}
+}
+
+// maxListed bounds how many names a finding lists.
+const maxListed = 20
+
+// enumerated is a list for a finding.
+func enumerated(names []string, separator string) string {
+	if len(names) > maxListed {
+		names = append(slices.Clone(names[:maxListed]), "…")
+	}
+	return strings.Join(names, separator)
 }
 
 func control(r rune) bool { return r < 0x20 || r == 0x7f }

@@ -9,8 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v4"
 )
 
 // The library decodes too, but stops at the first error; this walk over its syntax
@@ -18,37 +17,43 @@ import (
 
 type position struct{ line, column int }
 
-func positionOf(t *token.Token) position {
-	if t == nil || t.Position == nil {
-		return position{1, 1}
-	}
-	return position{t.Position.Line, t.Position.Column}
-}
+func positionOf(n *yaml.Node) position { return position{max(1, n.Line), max(1, n.Column)} }
 
-// maxNodes bounds the work that aliases of aliases can ask for.
-const maxNodes = 200_000
-
-// maxDepth is far above what any field needs; it stops an alias inside its own anchor.
-const maxDepth = 32
+const (
+	// maxNodes bounds the work that aliases of aliases can ask for.
+	maxNodes = 200_000
+	// maxDepth is far above what any field needs; it stops an alias inside its own anchor.
+	maxDepth = 32
+	// maxName bounds a name in the file: it is in the path of all that is below it.
+	maxName = 256
+	// maxShown bounds a value in a finding.
+	maxShown = 100
+)
 
 type decoder struct {
 	ctx           context.Context // of the load, which bounds how long files are read
 	file          string
 	env           func(string) (string, bool)
 	findings      []Finding
+	unkept        int                 // findings beyond maxFindings
+	refusedPaths  map[string]bool     // that have a finding
 	positions     map[string]position // of each field that the file has, by path
-	anchors       map[string]ast.Node
 	digest        hash.Hash
-	files         []string        // that were read, besides the one file
+	files         map[string]bool // that were read, besides the one file
 	expanded      map[string]bool // paths whose text came from the environment or a file
 	expandedBytes int
+	mending       int // bytes that were parsed again
 	nodes         int
 	depth         int
 	endless       bool // maxNodes or maxDepth was passed, and that was said
-	broken        bool // the file is no YAML: nothing more can be said of it
 }
 
 func (d *decoder) add(at position, path, format string, args ...any) {
+	d.refusedPaths[path] = true
+	if len(d.findings) == maxFindings {
+		d.unkept++
+		return
+	}
 	d.findings = append(d.findings, Finding{Line: at.line, Column: at.column, Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
@@ -73,7 +78,7 @@ func (d *decoder) over(at position, path string) bool {
 	}
 	if !d.endless {
 		d.endless = true
-		d.add(at, path, "nested too deep, or too many aliases")
+		d.add(at, path, "nested too deep, or more than %d values", maxNodes)
 	}
 	return true
 }
@@ -84,28 +89,18 @@ func (d *decoder) shown(path, value string) string {
 	if d.expanded[path] {
 		return "what the environment or a file has"
 	}
+	return quoted(value)
+}
+
+// quoted is a value in quotes, cut short if it is long.
+func quoted(value string) string {
+	if len(value) > maxShown {
+		return strconv.Quote(value[:maxShown]) + "…"
+	}
 	return strconv.Quote(value)
 }
 
-// anchorsIn remembers every anchor below n.
-func (d *decoder) anchorsIn(n ast.Node) {
-	ast.Walk(anchorVisitor{d}, n)
-}
-
-type anchorVisitor struct{ d *decoder }
-
-func (v anchorVisitor) Visit(n ast.Node) ast.Visitor {
-	if a, ok := n.(*ast.AnchorNode); ok && a.Name != nil {
-		name := a.Name.GetToken().Value
-		if v.d.anchors[name] != nil {
-			v.d.add(positionOf(a.GetToken()), "", "an anchor is there twice under one name; give each its own")
-		}
-		v.d.anchors[name] = a.Value
-	}
-	return v
-}
-
-func (d *decoder) decodeInto(cfg *Config, n ast.Node) { d.decode("", n, reflect.ValueOf(cfg).Elem()) }
+func (d *decoder) decodeInto(cfg *Config, n *yaml.Node) { d.decode("", n, reflect.ValueOf(cfg).Elem()) }
 
 var (
 	durationType = reflect.TypeFor[Duration]()
@@ -118,39 +113,26 @@ var (
 )
 
 // decode puts what n says into v, or adds findings. A null leaves v at its default.
-func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
+func (d *decoder) decode(path string, n *yaml.Node, v reflect.Value) {
 	d.nodes++
 	d.depth++
 	defer func() { d.depth-- }()
-	at := positionOf(n.GetToken())
+	at := positionOf(n)
 	if d.over(at, path) {
 		return
 	}
 	if _, known := d.positions[path]; !known {
 		d.positions[path] = at
 	}
-	switch n := n.(type) {
-	case *ast.AnchorNode:
-		d.decode(path, n.Value, v)
+	switch {
+	case n.Kind == yaml.AliasNode:
+		d.decode(path, n.Alias, v)
 		return
-	case *ast.TagNode:
-		// What stands behind an unknown one would be lost; the text is not quoted, as a
-		// secret may begin with an exclamation mark.
-		if !plainTags[n.Start.Value] {
-			d.add(at, path, "a tag (!…) that is not known; quote a value that begins with an exclamation mark")
-			return
-		}
-		d.decode(path, n.Value, v)
+	case n.Style&yaml.TaggedStyle != 0 && !plainTags[n.Tag]:
+		// The text is not quoted, as a secret may begin with an exclamation mark.
+		d.add(at, path, "a tag (!…) that is not known; quote a value that begins with an exclamation mark")
 		return
-	case *ast.AliasNode:
-		target, ok := d.anchors[n.Value.GetToken().Value]
-		if !ok {
-			d.add(at, path, "an alias (*…) without its anchor; quote a value that begins with an asterisk")
-			return
-		}
-		d.decode(path, target, v)
-		return
-	case *ast.NullNode:
+	case isNull(n):
 		return
 	}
 	switch {
@@ -174,6 +156,8 @@ func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
 
 var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!bool": true, "!!float": true, "!!map": true, "!!seq": true}
 
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
 func newDefault(t reflect.Type) reflect.Value {
 	v := reflect.New(t)
 	switch t {
@@ -185,10 +169,10 @@ func newDefault(t reflect.Type) reflect.Value {
 	return v
 }
 
-func (d *decoder) fields(path string, n ast.Node, v reflect.Value) {
+func (d *decoder) fields(path string, n *yaml.Node, v reflect.Value) {
 	known := map[string]reflect.Value{}
 	fieldsOf(v, known)
-	d.pairs(path, n, func(name, path string, at position, value ast.Node) {
+	d.pairs(path, n, func(name, path string, at position, value *yaml.Node) {
 		field, ok := known[name]
 		if !ok {
 			names := make([]string, 0, len(known))
@@ -219,11 +203,11 @@ func fieldsOf(v reflect.Value, known map[string]reflect.Value) {
 	}
 }
 
-func (d *decoder) entries(path string, n ast.Node, v reflect.Value) {
+func (d *decoder) entries(path string, n *yaml.Node, v reflect.Value) {
 	if v.IsNil() {
 		v.Set(reflect.MakeMap(v.Type()))
 	}
-	d.pairs(path, n, func(name, path string, _ position, value ast.Node) {
+	d.pairs(path, n, func(name, path string, _ position, value *yaml.Node) {
 		entry := newDefault(v.Type().Elem()).Elem()
 		if entry.Kind() == reflect.Pointer {
 			entry.Set(newDefault(entry.Type().Elem()))
@@ -234,54 +218,42 @@ func (d *decoder) entries(path string, n ast.Node, v reflect.Value) {
 }
 
 // pairs calls f for each pair of the mapping n, those of merged mappings last.
-func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at position, value ast.Node)) {
+func (d *decoder) pairs(path string, n *yaml.Node, f func(name, path string, at position, value *yaml.Node)) {
 	seen := map[string]position{}
-	var walk func(n ast.Node, merged bool)
-	walk = func(n ast.Node, merged bool) {
+	var walk func(n *yaml.Node, merged bool)
+	walk = func(n *yaml.Node, merged bool) {
 		d.nodes++
 		d.depth++
 		defer func() { d.depth-- }()
-		if d.over(positionOf(n.GetToken()), path) {
+		switch at := positionOf(n); {
+		case d.over(at, path):
+			return
+		case n.Kind == yaml.AliasNode:
+			walk(n.Alias, merged)
+			return
+		case n.Kind != yaml.MappingNode:
+			d.add(at, path, "must be a mapping (name: value), not %s", describe(n))
 			return
 		}
-		var values []*ast.MappingValueNode
-		switch n := n.(type) {
-		case *ast.MappingNode:
-			values = n.Values
-		case *ast.MappingValueNode:
-			values = []*ast.MappingValueNode{n}
-		case *ast.AnchorNode:
-			walk(n.Value, merged)
-			return
-		case *ast.AliasNode:
-			if target, ok := d.anchors[n.Value.GetToken().Value]; ok && merged {
-				walk(target, merged)
-				return
+		var merges []*yaml.Node
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i], n.Content[i+1]
+			if d.nodes++; d.over(positionOf(key), path) {
+				return // one mapping can be merged into many
 			}
-			d.add(positionOf(n.GetToken()), path, "an alias (*…) without its anchor")
-			return
-		default:
-			d.add(positionOf(n.GetToken()), path, "must be a mapping (name: value), not %s", describe(n))
-			return
-		}
-		var merges []ast.Node
-		for _, pair := range values {
-			if pair.Key.IsMergeKey() {
-				merges = append(merges, pair.Value)
+			if key.ShortTag() == "!!merge" {
+				merges = append(merges, value)
 				continue
 			}
-			switch pair.Key.(type) {
-			case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
-			default:
-				d.add(positionOf(pair.Key.GetToken()), path, "a name must be plain, without anchor, tag or question mark")
+			name, ok := d.nameOf(path, key)
+			if !ok {
 				continue
 			}
-			name := pair.Key.GetToken().Value
 			child := name
 			if path != "" {
 				child = path + "." + name
 			}
-			at := positionOf(pair.Key.GetToken())
+			at := positionOf(key)
 			if first, again := seen[name]; again {
 				if !merged {
 					d.add(at, child, "given twice, first in line %d", first.line)
@@ -290,7 +262,7 @@ func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at po
 			}
 			seen[name] = at
 			d.positions[child] = at
-			f(name, child, at, pair.Value)
+			f(name, child, at, value)
 		}
 		for _, m := range merges {
 			walk(m, true)
@@ -299,17 +271,25 @@ func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at po
 	walk(n, false)
 }
 
-func (d *decoder) items(path string, n ast.Node, v reflect.Value) {
-	seq, ok := n.(*ast.SequenceNode)
-	if !ok {
-		d.add(positionOf(n.GetToken()), path, "must be a list, not %s", describe(n))
+func (d *decoder) nameOf(path string, key *yaml.Node) (name string, ok bool) {
+	switch {
+	case key.Kind != yaml.ScalarNode, key.Anchor != "", key.Style&yaml.TaggedStyle != 0, isNull(key):
+		d.add(positionOf(key), path, "a name must be plain, without anchor, tag or question mark")
+	case len(key.Value) > maxName:
+		d.add(positionOf(key), path, "a name must have at most %d bytes, not %d", maxName, len(key.Value))
+	default:
+		return key.Value, true
+	}
+	return "", false
+}
+
+func (d *decoder) items(path string, n *yaml.Node, v reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
+		d.add(positionOf(n), path, "must be a list, not %s", describe(n))
 		return
 	}
-	list := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
-	for i, item := range seq.Values {
-		if item == nil {
-			continue
-		}
+	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, item := range n.Content {
 		d.decode(path+"["+strconv.Itoa(i)+"]", item, list.Index(i))
 	}
 	v.Set(list)

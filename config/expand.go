@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -27,6 +28,7 @@ func (d *decoder) expand(path string, at position, text string) (string, bool) {
 			return "", false
 		}
 		value, err := d.lookUp(inside)
+		err = cmp.Or(err, d.putIn(len(before)+len(value)))
 		if err != nil {
 			d.add(at, path, "%v", err)
 			return "", false
@@ -49,7 +51,7 @@ func (d *decoder) lookUp(inside string) (string, error) {
 	}
 	value, set := d.env(name)
 	if set && (value != "" || !hasFallback) {
-		return value, d.putIn(len(value))
+		return value, nil
 	}
 	if hasFallback {
 		return fallback, nil
@@ -70,13 +72,13 @@ func (d *decoder) readFile(name string) ([]byte, error) {
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(filepath.Dir(d.file), name)
 	}
-	d.files = append(d.files, name)
+	d.files[name] = true
 	b, err := readFile(d.ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	d.addDigest(name, b)
-	return b, d.putIn(len(b))
+	return b, nil
 }
 
 // putIn counts what is put in, and refuses more than maxPutIn: one line of the configuration can

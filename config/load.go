@@ -6,13 +6,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v4"
 )
 
 // Finding is one thing that is wrong with a file.
@@ -22,20 +22,31 @@ type Finding struct {
 	Message      string
 }
 
-// Error is everything that is wrong with a file.
+// Error is what is wrong with a file.
 type Error struct {
 	File     string
-	Findings []Finding
+	Findings []Finding // at least one, in the file's order
+	Others   int       // findings beyond maxFindings, which are counted only
 }
 
+const (
+	// maxFindings bounds what is kept, and shownFindings what is printed.
+	maxFindings   = 1000
+	shownFindings = 100
+)
+
 func (e *Error) Error() string {
-	lines := make([]string, len(e.Findings))
-	for i, f := range e.Findings {
+	shown := e.Findings[:min(len(e.Findings), shownFindings)]
+	lines := make([]string, len(shown), len(shown)+1)
+	for i, f := range shown {
 		at := fmt.Sprintf("%s:%d:%d: ", e.File, f.Line, f.Column)
 		if f.Path != "" {
 			at += f.Path + ": "
 		}
 		lines[i] = at + f.Message
+	}
+	if more := len(e.Findings) - len(shown) + e.Others; more > 0 {
+		lines = append(lines, fmt.Sprintf("%s: and %d more", e.File, more))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -56,15 +67,15 @@ func Load(ctx context.Context, path string) (*Config, Digest, error) {
 }
 
 func parse(ctx context.Context, path string, b []byte, env func(string) (string, bool)) (*Config, Digest, error) {
-	d := &decoder{ctx: ctx, file: path, env: env, positions: map[string]position{}, anchors: map[string]ast.Node{}, expanded: map[string]bool{}}
-	d.digest = sha256.New()
+	d := &decoder{ctx: ctx, file: path, env: env, positions: map[string]position{}, expanded: map[string]bool{},
+		refusedPaths: map[string]bool{}, files: map[string]bool{}, digest: sha256.New()}
 	d.addDigest(path, b)
 	cfg := Default()
-	if body := d.document(bytes.TrimPrefix(b, byteOrderMark)); body != nil {
-		d.anchorsIn(body)
+	body, valid := d.document(b)
+	if body != nil {
 		d.decodeInto(cfg, body)
 	}
-	if len(d.findings) == 0 || !d.broken {
+	if valid {
 		d.check(cfg)
 	}
 	var digest Digest
@@ -76,13 +87,11 @@ func parse(ctx context.Context, path string, b []byte, env func(string) (string,
 			}
 			return a.Column - b.Column
 		})
-		return nil, digest, &Error{File: path, Findings: d.findings}
+		return nil, digest, &Error{File: path, Findings: d.findings, Others: d.unkept}
 	}
-	cfg.files = d.files
+	cfg.files = slices.Sorted(maps.Keys(d.files))
 	return cfg, digest, nil
 }
-
-var byteOrderMark = []byte("\xEF\xBB\xBF")
 
 // addDigest adds a file to the digest, so that no two sets of files have the same.
 func (d *decoder) addDigest(name string, content []byte) {
@@ -90,83 +99,57 @@ func (d *decoder) addDigest(name string, content []byte) {
 	d.digest.Write(content)
 }
 
-const (
-	// maxBrackets is far above what any field needs. The parser's time grows much faster
-	// than the nesting.
-	maxBrackets = 64
-)
-
-// tooNested reports whether brackets, or dashes in one line, nest deeper than maxBrackets.
-// It does not know strings, and so may count some that are text.
-func tooNested(b []byte) bool {
-	depth, dashes := 0, 0
-	for i, c := range b {
-		switch c {
-		case '[', '{':
-			depth++
-		case ']', '}':
-			depth = max(0, depth-1)
-		case '\n':
-			dashes = 0
-		case '-', '?', ':':
-			if i+1 < len(b) && b[i+1] == ' ' {
-				dashes++
-			}
-		}
-		if depth > maxBrackets || dashes > 4*maxBrackets {
-			return true
-		}
-	}
-	return false
-}
-
-// document parses the YAML and returns its one document's body, nil for an empty or a
-// broken one.
-func (d *decoder) document(b []byte) (body ast.Node) {
-	d.broken = true
+// document parses the YAML and returns its one document's body, nil for an empty one. It is not
+// valid if the file is no YAML: then nothing more can be said of it.
+func (d *decoder) document(b []byte) (body *yaml.Node, valid bool) {
 	defer func() {
-		// The parser is not proof against every input; a config file must never
-		// take the process down.
+		// A configuration must never end the process, whatever the parser makes of it.
 		if r := recover(); r != nil {
 			d.add(position{1, 1}, "", "not YAML that can be read: %v", r)
-			body = nil
+			body, valid = nil, false
 		}
 	}()
-	switch {
-	case tooNested(b):
-		d.add(position{1, 1}, "", "nested too deep")
-		return nil
+	mendable := !bytes.ContainsRune(b, setAside)
+	for {
+		bodies, err := documents(b)
+		if err == nil && len(bodies) > 1 {
+			d.add(positionOf(bodies[1]), "", "a second document; the file must hold one")
+		}
+		if err == nil {
+			return append(bodies, nil)[0], true
+		}
+		var bad *yaml.LoadError
+		if !errors.As(err, &bad) {
+			d.add(position{1, 1}, "", "not YAML that can be read")
+			return nil, false
+		}
+		mended, ok := b, false
+		if mendable {
+			mended, ok = d.mend(b, bad)
+		}
+		if !ok {
+			message, _, _ := strings.Cut(bad.Message, " '") // an anchor's name may be a secret
+			if !strings.HasPrefix(bad.Message, "unknown anchor") {
+				message = bad.Message
+			}
+			d.add(position{max(1, bad.Mark.Line), max(1, bad.Mark.Column)}, "", "not valid YAML: %s", message)
+			return nil, false
+		}
+		b = mended
 	}
-	file, err := parser.ParseBytes(b, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		var at interface {
-			GetToken() *token.Token
-			GetMessage() string
-		}
-		if errors.As(err, &at) && at.GetToken() != nil {
-			// What the library quotes may be a secret.
-			message, _, _ := strings.Cut(at.GetMessage(), `"`)
-			d.add(positionOf(at.GetToken()), "", "not valid YAML: %s", strings.TrimRight(message, ": "))
-		} else {
-			d.add(position{1, 1}, "", "not valid YAML: %s", firstLine(err.Error()))
-		}
-		return nil
-	}
-	d.broken = false
-	for _, doc := range file.Docs {
-		if doc.Body == nil {
-			continue
-		}
-		if body != nil {
-			d.add(positionOf(doc.Body.GetToken()), "", "a second document; the file must hold one")
-			break
-		}
-		body = doc.Body
-	}
-	return body
 }
 
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
+// documents are the bodies of the documents in b, but for empty ones; of more than two the first two.
+func documents(b []byte) (bodies []*yaml.Node, err error) {
+	loader, err := yaml.NewLoader(bytes.NewReader(b))
+	for err == nil && len(bodies) < 2 {
+		var document yaml.Node
+		if err = loader.Load(&document); err == nil && len(document.Content) > 0 && !isNull(document.Content[0]) {
+			bodies = append(bodies, document.Content[0])
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return bodies, err
 }

@@ -9,17 +9,20 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v4"
 )
 
 // scalar puts a string, number or boolean into v. What stands in the file, never what
 // it expands to, is quoted in findings: it may be a secret.
-func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
-	at := positionOf(n.GetToken())
+func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
+	at := positionOf(n)
 	raw, typed, ok := scalarText(n)
 	if !ok {
 		d.add(at, path, "must be %s, not %s", wanted(v), describe(n))
+		return
+	}
+	if strings.ContainsRune(raw, setAside) {
+		d.refusedPaths[path] = true
 		return
 	}
 	text := raw
@@ -30,7 +33,7 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 		// The environment has only text, so it may stand for a number too.
 		typed, d.expanded[path] = true, true
 	}
-	switch _, isBool := n.(*ast.BoolNode); {
+	switch isBool := n.ShortTag() == "!!bool"; {
 	case v.Type() == urlType:
 		if !putURL(v, text) {
 			d.add(at, path, "must be %s", wanted(v)) // not quoted: it may hold a password
@@ -44,22 +47,15 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 	case v.Kind() == reflect.String && !isBool:
 		v.SetString(text)
 	case !put(v, text, typed):
-		d.add(at, path, "must be %s, not %q", wanted(v), raw)
+		d.add(at, path, "must be %s, not %s", wanted(v), quoted(raw))
 	}
 }
 
 // scalarText is the text of a scalar; typed is false for one in quotes, which is text and
 // no number, whatever it looks like.
-func scalarText(n ast.Node) (text string, typed, ok bool) {
-	switch n := n.(type) {
-	case *ast.StringNode:
-		return n.Value, n.Token == nil || n.Token.Type == token.StringType, true
-	case *ast.LiteralNode:
-		return n.Value.Value, false, true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
-		return n.GetToken().Value, true, true
-	}
-	return "", false, false
+func scalarText(n *yaml.Node) (text string, typed, ok bool) {
+	const inQuotes = yaml.DoubleQuotedStyle | yaml.SingleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	return n.Value, n.Style&inQuotes == 0, n.Kind == yaml.ScalarNode
 }
 
 // put reads text as v's type. False, and v unchanged, if it cannot be.
@@ -121,15 +117,17 @@ func wanted(v reflect.Value) string {
 }
 
 // describe names what n is, without its text: it may be a secret in the wrong place.
-func describe(n ast.Node) string {
-	switch n.(type) {
-	case *ast.MappingNode, *ast.MappingValueNode:
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
 		return "a mapping"
-	case *ast.SequenceNode:
+	case yaml.SequenceNode:
 		return "a list"
-	case *ast.IntegerNode, *ast.FloatNode:
+	}
+	switch n.ShortTag() {
+	case "!!int", "!!float":
 		return "a number"
-	case *ast.BoolNode:
+	case "!!bool":
 		return "true or false"
 	}
 	return "a string"

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"time"
@@ -63,7 +64,7 @@ func (d *decoder) pem(path, name string) (content []byte, ok bool) {
 		return nil, false
 	}
 	content, err := d.readFile(name)
-	if err != nil {
+	if err = cmp.Or(err, d.putIn(len(content))); err != nil {
 		d.find(path, "%v", err)
 	}
 	return content, err == nil
