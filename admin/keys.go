@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	maxBody     = 256 << 10
-	maxImport   = 8 << 20
-	defaultPage = 100
-	maxPage     = 1000
+	maxBody   = 256 << 10
+	maxImport = 8 << 20
+	// maxFieldShown bounds what an error repeats of a name that is not ours.
+	maxFieldShown = 100
+	defaultPage   = 100
+	maxPage       = 1000
 )
 
 // keyView is a key as the admin API shows it; Key is its secret, shown when it is made.
@@ -84,7 +86,7 @@ func (a *Admin) showKey(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Admin) updateKey(w http.ResponseWriter, r *http.Request) {
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, maxBody)
 	if err != nil {
 		a.storeFailed(w, err)
 		return
@@ -125,7 +127,7 @@ func (a *Admin) exportKeys(w http.ResponseWriter, _ *http.Request) {
 
 // importKeys takes keys that exportKeys has given.
 func (a *Admin) importKeys(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxImport))
+	body, err := readBody(w, r, maxImport)
 	var given struct{ Keys []json.RawMessage }
 	if err == nil {
 		if json.Unmarshal(body, &given) != nil || given.Keys == nil {
@@ -173,8 +175,8 @@ func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 
 var errBody = errors.New("the body must be one JSON object")
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	var tooLarge *http.MaxBytesError
 	if err != nil && !errors.As(err, &tooLarge) {
 		return nil, errBody // it broke off
@@ -183,7 +185,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 func readChange(w http.ResponseWriter, r *http.Request, s *keys.Spec) error {
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, maxBody)
 	if err != nil {
 		return err
 	}
@@ -283,7 +285,9 @@ func decode(prefix string, body []byte, fields map[string]field) (map[string]boo
 		if err := d.Decode(&value); err != nil {
 			return nil, errBody
 		}
-		bad := func(message string) error { return &keys.FieldError{Field: prefix + name, Message: message} }
+		bad := func(message string) error {
+			return &keys.FieldError{Field: prefix + name[:min(len(name), maxFieldShown)], Message: message}
+		}
 		f, known := fields[name]
 		switch {
 		case !known:
