@@ -39,6 +39,7 @@ type Admin struct {
 	server *http.Server
 	ln     net.Listener
 	conns  atomic.Int64
+	logins *logins
 }
 
 // Parts are what an Admin shows and changes.
@@ -55,7 +56,8 @@ type Parts struct {
 // New makes an Admin; Start serves it.
 func New(parts Parts) *Admin {
 	log := parts.Log
-	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, log: log, clock: parts.Clock, data: parts.Data}
+	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, log: log, clock: parts.Clock, data: parts.Data,
+		logins: newLogins(log, parts.Metrics.AdminLoginFailures)}
 	metricsHandler := promhttp.HandlerFor(parts.Metrics.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
 	a.server = &http.Server{
 		Handler:           a.handler(metricsHandler),
@@ -195,13 +197,18 @@ func bounded(h http.HandlerFunc) http.HandlerFunc {
 }
 
 // authorized lets requests through that carry the admin token, compared by hash and in
-// constant time.
+// constant time. Only after that does it matter how often the address has failed.
 func (a *Admin) authorized(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		got := sha256.Sum256([]byte(token))
 		want := sha256.Sum256([]byte(a.live.Status().Config.Admin.Token.Reveal()))
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !strings.EqualFold(scheme, "Bearer") {
+			if wait := a.logins.fail(time.Now(), r.RemoteAddr, r.URL.Path); wait > 0 {
+				w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+				writeError(w, 429, "rate_limit_exceeded", "", "too many failed logins from this address; the right token is taken at any time")
+				return
+			}
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			writeError(w, 401, "invalid_api_key", "", "send Authorization: Bearer ADMIN_TOKEN")
 			return
@@ -240,6 +247,8 @@ func writeError(w http.ResponseWriter, status int, code, param, message string) 
 	switch {
 	case status == 401:
 		typ = "authentication_error"
+	case status == 429:
+		typ = "rate_limit_error"
 	case status == 503:
 		typ = "overloaded_error"
 	case status == 500:

@@ -39,6 +39,8 @@ type port struct {
 	path string // of the configuration
 	log  bytes.Buffer
 	keys *keys.Store
+
+	requests int // each from an address of its own, as far as there are
 }
 
 func start(t *testing.T) *port {
@@ -90,6 +92,8 @@ func (p *port) call(method, path, body string, header ...string) (int, map[strin
 
 func (p *port) raw(method, path, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	p.requests++
+	r.RemoteAddr = fmt.Sprintf("192.0.2.%d:1", p.requests%250+1)
 	r.Header.Set("Authorization", "Bearer "+token)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])

@@ -43,6 +43,8 @@ type Metrics struct {
 	LogLinesDropped prometheus.Counter
 	// CancelledUpstreams counts upstream requests ended because the client had left.
 	CancelledUpstreams prometheus.Counter
+	// AdminLoginFailures counts requests to the admin port without the right token.
+	AdminLoginFailures prometheus.Counter
 
 	reloads    *prometheus.CounterVec
 	reloadOK   prometheus.Gauge
@@ -114,6 +116,7 @@ func (m *Metrics) declareProcess() {
 	m.AccessLinesDropped = counter("sluice_access_log_dropped_total",
 		"Lines of the access log that came faster than they could be written, or could not be written at all.")
 	m.LogLinesDropped = counter("sluice_log_dropped_total", "Lines of the program's own log that could not be written to stderr.")
+	m.AdminLoginFailures = counter("sluice_admin_login_failures_total", "Requests to the admin port without the right token.")
 	m.reloads = counters("sluice_config_reloads_total", "Attempts to reload the configuration, by result.", "result")
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
@@ -122,7 +125,7 @@ func (m *Metrics) declareProcess() {
 	m.reloadedAt = gauge("sluice_config_last_reload_success_timestamp_seconds", "When the configuration in effect was loaded.")
 	m.generation = gauge("sluice_config_generation", "How many configurations have taken effect since the start.")
 	m.Registry.MustRegister(m.errors, m.refused, m.Panics, m.BrokenStreams, m.AccessLinesDropped, m.LogLinesDropped, m.CancelledUpstreams,
-		m.reloads, m.reloadOK, m.reloadedAt, m.generation)
+		m.AdminLoginFailures, m.reloads, m.reloadOK, m.reloadedAt, m.generation)
 }
 
 // Error is the counter of requests without a whole good answer, of one kind.
