@@ -105,7 +105,7 @@ func TestKeysFromAShell(t *testing.T) {
 		{[]string{"keys", "update", k.ID}, "nothing to change"},
 		{[]string{"keys", "create"}, "name: is needed"},
 		{[]string{"keys", "create", "-name", "x", "-period", "1s"}, "limits.period: needs limits.requests"},
-		{[]string{"keys", "create", "-name", "\x1b]0;x\x07"}, "name: must be text without control characters"},
+		{[]string{"keys", "create", "-name", "\x1b]0;x\x07"}, "name: must be text without control or invisible characters; it has U+001B"},
 		{[]string{"keys", "create", "-requests", "many"}, "must be a whole number, or none"},
 		{[]string{"keys", "create", "-expires", "tomorrow"}, "a time from now such as 720h"},
 		{[]string{"keys", "list", "-name", "x"}, "flag provided but not defined"},

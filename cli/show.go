@@ -121,9 +121,10 @@ func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
 	return w.Flush()
 }
 
-// plain is text that does nothing to a terminal.
+// plain is text that does nothing to a terminal, and reads as what it is.
 func plain(text string) string {
-	if strings.ContainsFunc(text, unicode.IsControl) {
+	const joiners = "\u200c\u200d" // which emoji and some scripts need
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) && !strings.ContainsRune(joiners, r) }) {
 		return strconv.Quote(text)
 	}
 	return text

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -215,8 +216,8 @@ func (d *decoder) checkModels(cfg *Config) {
 			default:
 				d.find(at+".upstream", "no upstream is called %s; upstreams are %s", d.shown(at+".upstream", t.Upstream), upstreams)
 			}
-			if strings.ContainsFunc(t.Model, control) || len(t.Model) > 200 || !utf8.ValidString(t.Model) {
-				d.find(at+".model", "must be at most 200 bytes of UTF-8 without control characters")
+			if strings.ContainsFunc(t.Model, unseen) || len(t.Model) > 200 || !utf8.ValidString(t.Model) {
+				d.find(at+".model", "must be at most 200 bytes of UTF-8 without control or invisible characters")
 			}
 			d.checkInt(at+".weight", t.Weight, 1, 1_000_000)
 			same := pair{t.Upstream, cmp.Or(t.Model, name)}
@@ -292,6 +293,9 @@ func enumerated(names []string, separator string) string {
 }
 
 func control(r rune) bool { return r < 0x20 || r == 0x7f }
+
+// unseen reports whether r has no shape of its own, or changes how the text around it is shown.
+func unseen(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }
 
 // printable reports whether s can stand in a header without being cut or joined.
 func printable(s string) bool {

@@ -14,8 +14,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"sluice/limiter"
 )
@@ -174,21 +172,6 @@ func (s *Spec) check() error {
 	}
 	if l.Concurrent != nil && (*l.Concurrent < 1 || *l.Concurrent > maxConcurrent) {
 		return bad("limits.concurrent", "must be from 1 to %d, not %d", maxConcurrent, *l.Concurrent)
-	}
-	return nil
-}
-
-// checkText refuses what would do something to a terminal. Only for new text: a key that has such a name already
-// stays.
-func (s *Spec) checkText() error {
-	bad := func(text string) bool {
-		return !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl)
-	}
-	switch {
-	case bad(s.Name):
-		return &FieldError{"name", "must be text without control characters"}
-	case slices.ContainsFunc(s.Models, bad):
-		return &FieldError{"models", "must be names without control characters"}
 	}
 	return nil
 }

@@ -205,7 +205,7 @@ func (s *Store) List(limit int, after string) (keys []*Key, more bool) {
 // Create makes a key with spec's name, expiry, models, limits and disabled, and returns
 // it with its secret, which cannot be had again. The error is a *FieldError, ErrUnavailable or the disk's.
 func (s *Store) Create(spec Spec) (*Spec, string, error) {
-	if err := errors.Join(spec.check(), spec.checkText()); err != nil {
+	if err := errors.Join(spec.check(), spec.checkText(nil)); err != nil {
 		return nil, "", err
 	}
 	secret := newSecret()
@@ -237,7 +237,7 @@ func (s *Store) Update(id string, change func(*Spec) error) (*Spec, error) {
 		return nil, err
 	}
 	spec.ID, spec.Prefix, spec.CreatedAt = old.ID, old.Prefix, old.CreatedAt
-	if err := errors.Join(spec.check(), spec.checkText()); err != nil {
+	if err := errors.Join(spec.check(), spec.checkText(old)); err != nil {
 		return nil, err
 	}
 	if err := s.put(&spec, k.hash, k.rev); err != nil {
