@@ -161,6 +161,7 @@ func (a *Admin) storeFailed(w http.ResponseWriter, err error) {
 	case errors.Is(err, keys.ErrNotFound):
 		writeError(w, 404, "not_found", "", "no key has this id")
 	case errors.Is(err, keys.ErrUnavailable):
+		a.log.Warn("key store cannot be written to", "error", err)
 		w.Header().Set("Retry-After", "1")
 		writeError(w, 503, "overloaded", "", err.Error()+"; try again")
 	case errors.Is(err, keys.ErrConflict):

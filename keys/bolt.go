@@ -22,24 +22,25 @@ var bucket = []byte("keys")
 
 // boltFile is the embedded store: one bbolt file, one process's at a time.
 type boltFile struct {
-	path string
-	db   *bbolt.DB
+	path     string
+	db       *bbolt.DB
+	openFile func(name string, flag int, mode os.FileMode) (*os.File, error) // a test's; nil is os.OpenFile
 }
 
 // openBolt opens the file, or makes it, and calls load for each record. A file that is damaged or in use by another process is
 // an error.
 func openBolt(path string, load func(id string, value []byte) error) (*boltFile, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot open key store: %w", err)
+		return nil, cannotOpen(path, err)
 	}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := initialize(path); err != nil {
-			return nil, fmt.Errorf("cannot make key store: %w", err)
+			return nil, cannotOpen(path, err)
 		}
 	case err != nil:
-		return nil, fmt.Errorf("cannot open key store: %w", err)
+		return nil, cannotOpen(path, err)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("cannot open key store: %s is not a file", path)
 	case info.Size() == 0:
@@ -52,14 +53,19 @@ func openBolt(path string, load func(id string, value []byte) error) (*boltFile,
 		}
 		return nil, err
 	}
+	_ = removeUnfinished(filepath.Dir(path), time.Now()) // they are in nobody's way; next time, then
 	return b, nil
+}
+
+func cannotOpen(path string, err error) error {
+	return cmp.Or(diskError(path, err), fmt.Errorf("cannot open key store %s: %w", path, err))
 }
 
 // initialize makes an empty store beside path and then gives it its name, so that a store
 // is never half made; should another process be first, its store stays.
 func initialize(path string) error {
 	folder := filepath.Dir(path)
-	f, err := os.CreateTemp(folder, ".keys-*")
+	f, err := os.CreateTemp(folder, unfinishedStore+"*")
 	if err != nil {
 		return err
 	}
@@ -101,14 +107,12 @@ func (b *boltFile) open(load func(id string, value []byte) error) (err error) {
 			err = damaged(b.path, fmt.Errorf("reading it failed: %v", r))
 		}
 	}()
-	b.db, err = bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: lockWait})
+	b.db, err = bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: lockWait, OpenFile: b.openFile})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("key store %s is in use by another process; one sluice at a time can have it", b.path)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("cannot open key store: %w", err)
 	case err != nil:
-		return damaged(b.path, err)
+		return cmp.Or(diskError(b.path, err), damaged(b.path, err))
 	}
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		if info, err := os.Stat(b.path); err != nil || info.Size() < tx.Size() {
@@ -131,7 +135,7 @@ func (b *boltFile) open(load func(id string, value []byte) error) (err error) {
 		return damaged(b.path, err)
 	}
 	if err := os.Chmod(b.path, 0o600); err != nil {
-		return fmt.Errorf("cannot close key store to others: %w", err)
+		return fmt.Errorf("cannot close key store to other users: %w", err)
 	}
 	return nil
 }
@@ -153,6 +157,9 @@ func (b *boltFile) update(f func(tx *bbolt.Tx) error) error {
 	err := b.db.Update(f)
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		return fmt.Errorf("%w: another process takes it over", ErrUnavailable)
+	}
+	if unwritable(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, diskError(b.path, err))
 	}
 	return err
 }

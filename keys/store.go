@@ -17,7 +17,7 @@ import (
 var ErrNotFound = errors.New("no such key")
 
 // ErrUnavailable is the error for a change that could not be written: the store's file is another process's
-// now, or the shared store does not answer.
+// now, its disk is full or read-only, or the shared store does not answer.
 var ErrUnavailable = errors.New("the key store cannot be written to now")
 
 // ErrConflict is the error for a change of a key that another node has changed at the same moment.
