@@ -29,7 +29,7 @@ type Key struct {
 func (k *Key) Spec() *Spec { return k.spec.Load() }
 
 // Admit asks the key's window for one request. limited is false for a key without
-// such a limit, which is always admitted.
+// such a limit, which is always admitted. A refusal whose state is Uncounted is not the limit's.
 func (k *Key) Admit(now time.Duration) (state limiter.State, admitted, limited bool) {
 	share := k.ofRequests
 	if share == nil {
@@ -51,7 +51,7 @@ func (k *Key) Admit(now time.Duration) (state limiter.State, admitted, limited b
 		return k.allow(now, share.nodePart(w.limit))
 	}
 	state, _ = k.Left(now)
-	state.Remaining, state.RetryAfter = 0, retry
+	state.Remaining, state.RetryAfter, state.Uncounted = 0, retry, t == uncounted
 	return state, false, true
 }
 
@@ -76,13 +76,6 @@ func (k *Key) limitOf(limit *int64) (window, bool) {
 		return window{}, false
 	}
 	return window{time.Duration(*period), *limit}, true
-}
-
-// Uncounted reports whether the key's limits cannot be counted now, as other nodes may have spent what
-// this one does not hear of, so that nothing is admitted.
-func (k *Key) Uncounted() bool {
-	share, period := k.ofRequests, k.Spec().Limits.Period
-	return share != nil && period != nil && share.blind(time.Duration(*period))
 }
 
 func (k *Key) shares() (all []*share) {
@@ -162,7 +155,7 @@ func (c *Charge) Settle(now time.Duration, actual int64) {
 }
 
 // Reserve charges the key's tokens with what a request may use. limited is false for a key
-// without such a limit.
+// without such a limit. A refusal whose state is Uncounted is not the limit's.
 func (k *Key) Reserve(now time.Duration, tokens int64) (c Charge, state limiter.State, admitted, limited bool) {
 	l, share := k.tokens.Load(), k.ofTokens
 	w, there := k.limitOf(k.Spec().Limits.Tokens)
@@ -188,7 +181,7 @@ func (k *Key) Reserve(now time.Duration, tokens int64) (c Charge, state limiter.
 		}
 	default:
 		state, _ = l.Peek(now, tokens)
-		state.Remaining, state.RetryAfter = 0, retry
+		state.Remaining, state.RetryAfter, state.Uncounted = 0, retry, t == uncounted
 		return Charge{}, state, false, true
 	}
 	c.share, c.lease = share, lease

@@ -37,6 +37,7 @@ type share struct {
 	free    atomic.Int64 // what others may still lease, when it was last asked
 	refused atomic.Int64 // until when nothing is asked, on the store's clock
 	needed  atomic.Int64 // that is, as much as this or more
+	unknown atomic.Bool  // whether refused is for another reason than that the limit is used up
 	waiting atomic.Int64 // what those who wait for an answer need
 
 	asking chan struct{} // one asks at a time; a channel, so that the others need not wait for ever
@@ -78,7 +79,7 @@ type taken uint8
 const (
 	granted   taken = iota
 	exhausted       // the limit is
-	uncounted       // Redis does not answer, and nothing may be spent yet without it
+	uncounted       // it is not known what others have spent: Redis does not answer, or a new era has not opened
 	alone           // Redis does not answer: the node's own share counts
 )
 
@@ -102,7 +103,7 @@ func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, ret
 		return t, lease, retry
 	}
 	began := s.of.of.store.now()
-	lease, retry, err := s.ask(ctx, w, amount)
+	t, lease, retry, err := s.ask(ctx, w, amount)
 	switch {
 	case err != nil && s.of.of.store.now()-began < leaseWait/2 && ctx.Err() != nil:
 		return uncounted, nil, leaseWait // it had waited for its turn too long to say anything of Redis
@@ -110,10 +111,8 @@ func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, ret
 		s.of.failed(err)
 		t, retry := s.withoutRedis(w.period)
 		return t, nil, retry
-	case lease == nil:
-		return exhausted, nil, retry
 	}
-	return granted, lease, 0
+	return t, lease, retry
 }
 
 // takeHere is what can be said without asking; settled is false where one must.
@@ -123,6 +122,9 @@ func (s *share) takeHere(w window, amount int64) (t taken, lease *limiter.Lease,
 		return granted, l, 0, true
 	}
 	if until := time.Duration(s.refused.Load()); now < until && amount >= s.needed.Load() {
+		if s.unknown.Load() {
+			return uncounted, nil, until - now, true
+		}
 		return exhausted, nil, until - now, true
 	}
 	if s.of.silent(now) {
@@ -163,15 +165,6 @@ func (s *share) withoutRedis(period time.Duration) (t taken, retry time.Duration
 	return alone, 0
 }
 
-// blind reports whether nothing may be spent now, though it may not be used up.
-func (s *share) blind(period time.Duration) bool {
-	if !s.of.silent(s.of.of.store.now()) {
-		return false
-	}
-	t, _ := s.withoutRedis(period)
-	return t == uncounted
-}
-
 // nodePart is this node's part of limit while Redis does not answer.
 func (s *share) nodePart(limit int64) int64 { return limit / s.of.of.nodes.Load() }
 
@@ -190,16 +183,16 @@ func (s *share) adjust(state limiter.State, now time.Duration) limiter.State {
 		return state
 	}
 	if until := time.Duration(s.refused.Load()); now < until {
-		state.Remaining, state.RetryAfter = 0, until-now
+		state.Remaining, state.RetryAfter, state.Uncounted = 0, until-now, s.unknown.Load()
 	} else if s.asked.Load() {
 		state.Remaining = min(state.Remaining, max(1, s.left()))
 	}
 	return state
 }
 
-// ask asks for a lease out of which amount is taken, and returns it; nil if there is none, and then how long until one
-// may be had. One goroutine at a time.
-func (s *share) ask(ctx context.Context, w window, amount int64) (lease *limiter.Lease, retry time.Duration, err error) {
+// ask asks for a lease out of which amount is taken, and returns it; nil if there is none, and then why and how long
+// until one may be had. One goroutine at a time.
+func (s *share) ask(ctx context.Context, w window, amount int64) (t taken, lease *limiter.Lease, retry time.Duration, err error) {
 	r := s.of.of
 	sent := r.store.now()
 	s.mu.Lock()
@@ -216,23 +209,29 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (lease *limiter
 	s.mu.Unlock()
 	answer, err := s.send(ctx, w, amount, want)
 	if err != nil {
-		return nil, 0, err
+		return 0, nil, 0, err
 	}
-	s.asked.Store(true)
-	s.free.Store(answer[2])
+	t = exhausted
+	if answer[0] < 0 {
+		t = uncounted
+	} else {
+		s.asked.Store(true)
+		s.free.Store(answer[2])
+	}
 	now, until := r.store.now(), sent+leaseTime(w.period) // since before it was asked for
 	if grant := answer[0]; grant > 0 {
 		lease = limiter.NewLease(grant-amount, until, answer[1], term)
 		if now < until && s.begin(lease, grant) {
-			return lease, 0, nil
+			return granted, lease, 0, nil
 		}
 		s.comesBack(lease, grant) // it came too late to be spent
-		return nil, time.Millisecond, nil
+		return uncounted, nil, time.Millisecond, nil
 	}
 	retry = time.Duration(answer[3]) * time.Millisecond
 	s.needed.Store(amount)
+	s.unknown.Store(t == uncounted)
 	s.refused.Store(int64(now + min(retry, max(w.period/400, time.Millisecond), mostPause)))
-	return nil, retry, nil
+	return t, nil, retry, nil
 }
 
 // begin has a lease be spent from now on, unless it is of an era that has ended meanwhile.
@@ -306,8 +305,8 @@ func (s *share) send(ctx context.Context, w window, least, want int64) ([]int64,
 		s.unreported(say, term)
 		return nil, err
 	}
-	if answer[0] < 0 { // a new era: what was spent is said in it anew
-		return []int64{0, 0, 0, beatEvery.Milliseconds()}, nil
+	if answer[0] == otherEra { // what was spent is said in it anew
+		answer[3] = beatEvery.Milliseconds()
 	}
 	return answer, nil
 }

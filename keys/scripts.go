@@ -120,7 +120,8 @@ return {era[1], math.max(0, opens - now), redis.call('ZCARD', KEYS[1]), redis.ca
 //
 // The hash has the sum of what is counted (sum), and how much of it ends in each 80th of a period (the number of that
 // as the field), so that forgetting costs as many steps as there is to forget. It returns what was given, in which
-// 80th that ends, what is free after it, and when nothing was given how long until something may be.
+// 80th that ends, what is free after it, and when nothing was given how long until something may be. Given is otherEra in
+// another era than the node's, and -2 while the era has not opened.
 //
 // KEYS: the window, era. ARGV: era, period, limit, least, wanted, lease time, nodes, spent elsewhere, then pairs of an 80th and what
 // comes back of it.
@@ -171,10 +172,10 @@ if spent > 0 then
   sum = sum + spent
 end
 -- A millisecond more: TIME's rest was dropped.
-local free, grant, ends, retry = limit - sum, 0, math.floor((now + 1 + lease) / width), 0
+local free, grant, ends, retry, unopened = limit - sum, 0, math.floor((now + 1 + lease) / width), 0, false
 if want > 0 then
   if now < tonumber(era[2]) then
-    retry = tonumber(era[2]) - now
+    unopened, retry = true, tonumber(era[2]) - now
   elseif free >= least then
     grant = math.min(want, free)
     if nodes > 1 then grant = math.max(least, math.min(grant, math.floor(free / (nodes + 1)))) end
@@ -194,4 +195,8 @@ if want > 0 then
 end
 redis.call('HSET', KEYS[1], 'era', ARGV[1], 'period', period, 'sum', sum, 'oldest', oldest, 'now', now)
 redis.call('PEXPIRE', KEYS[1], 2 * period + lease)
-return {grant, ends, math.max(0, limit - sum), retry}`)
+return {unopened and -2 or grant, ends, math.max(0, limit - sum), retry}`)
+
+// otherEra is what leaseScript gives a node that does not know the era. Below zero are all grants
+// that are refused because nobody knows what has been spent.
+const otherEra = -1

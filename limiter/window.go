@@ -82,6 +82,9 @@ type State struct {
 	// RetryAfter is how long until one more would be admitted, if nobody else
 	// comes; 0 when one would be now, and in what Allow says of an admission.
 	RetryAfter time.Duration
+	// Uncounted says of a refusal that the limit is not known to be reached: who counts together
+	// with others cannot tell now. It is for such a caller to set.
+	Uncounted bool
 }
 
 // NewWindow makes a Window that admits limit (1 to MaxLimit) per period and counts

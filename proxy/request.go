@@ -187,7 +187,7 @@ func (r *request) admit() *failure {
 }
 
 func (r *request) overRequests(state *limiter.State) *failure {
-	if r.key.Uncounted() {
+	if state.Uncounted {
 		return r.uncounted(state)
 	}
 	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d requests per %s (limits.requests); try again in %s",
@@ -198,7 +198,8 @@ func (r *request) overRequests(state *limiter.State) *failure {
 
 // uncounted is for a key of which nobody knows what other nodes have spent.
 func (r *request) uncounted(state *limiter.State) *failure {
-	f := refusal(overloaded, "", "the key's limits cannot be counted now: the store that the gateway's nodes share does not answer; try again in %s", state.RetryAfter.Round(time.Second))
+	f := refusal(overloaded, "", "the key's limits cannot be counted now: the store that the gateway's nodes share does not answer, or has just begun to count anew; try again in %s",
+		max(time.Second, state.RetryAfter.Round(time.Second)))
 	f.retryAfter = max(time.Second, min(state.RetryAfter, 5*time.Second)) // it may answer again before
 	return f
 }

@@ -56,7 +56,7 @@ func (r *request) needs() int64 {
 func (r *request) overTokens() *failure {
 	t := &r.tokens
 	state := &t.state
-	if r.key.Uncounted() {
+	if state.Uncounted {
 		return r.uncounted(state)
 	}
 	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
