@@ -86,6 +86,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals <
 		return err
 	}
 	if command == "check" {
+		for _, warning := range cfg.Warnings() {
+			fmt.Fprintln(stderr, "warning: "+warning)
+		}
 		fmt.Fprintln(stderr, *path+": ok")
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -48,7 +49,8 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 		return err
 	}
 	defer open.close()
-	store, err := openStore(cfg.Keys.Store, clock, log)
+	at := cfg.Keys.Store.In(filepath.Dir(path))
+	store, err := openStore(at, clock, log)
 	if err != nil {
 		return err
 	}
@@ -75,6 +77,12 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
 	p := &running{live: live, log: log, signals: signals, sockets: open, store: store,
 		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}
+	if tcp, ok := open.data.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		log.Info("the data port is on all interfaces; give listen an address, such as 127.0.0.1:8080, to have it on one", "listen", cfg.Listen)
+	}
+	if store.Count() == 0 {
+		log.Info("the key store has no keys yet; sluice keys create makes one", "store", at.String())
+	}
 	log.Info("sluice serves", "listen", open.data.Addr().String(), "admin", open.admin.Addr().String(), "keys", store.Count(), "pid", os.Getpid(), "version", version())
 	if err := before.tell(saysServing); err != nil {
 		log.Warn("nobody hears that this process serves", "error", err)

@@ -23,6 +23,7 @@ var (
 	fieldName      = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
 	portNumber     = regexp.MustCompile(`^[0-9]{1,5}$`)
 	databaseNumber = regexp.MustCompile(`^(/[0-9]{1,4})?/?$`)
+	versionPath    = regexp.MustCompile(`/v[0-9]+[a-z0-9]*(/|$)`)
 	pathName       = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$`)
 )
 
@@ -72,6 +73,14 @@ func (d *decoder) check(cfg *Config) {
 }
 
 func (d *decoder) find(path, format string, args ...any) { d.add(d.at(path), path, format, args...) }
+
+// warn notes what is allowed and most likely a mistake.
+func (d *decoder) warn(path, message string) {
+	if len(d.warnings) < shownFindings {
+		at := d.at(path)
+		d.warnings = append(d.warnings, Finding{Line: at.line, Column: at.column, Path: path, Message: message})
+	}
+}
 
 // refused reports whether path already has a finding, so that one mistake is one line.
 func (d *decoder) refused(path string) bool { return d.refusedPaths[path] }
@@ -186,6 +195,15 @@ func (d *decoder) checkBaseURL(path string, u *URL) {
 	if strings.Contains(u.Path, "//") {
 		d.find(path, `its path must not have "//"`)
 	}
+	if d.refused(path) {
+		return
+	}
+	switch base := strings.TrimSuffix(u.Path, "/"); {
+	case slices.Contains([]string{"completions", "messages", "responses", "embeddings"}, base[strings.LastIndexByte(base, '/')+1:]):
+		d.warn(path, "ends in the path of one endpoint, which is appended to it again; end it before, as in https://api.openai.com/v1")
+	case !versionPath.MatchString(base):
+		d.warn(path, "has no version in its path; most providers need one, as in https://api.openai.com/v1")
+	}
 }
 
 func (d *decoder) checkModels(cfg *Config) {
@@ -195,9 +213,7 @@ func (d *decoder) checkModels(cfg *Config) {
 	upstreams := enumerated(slices.Sorted(maps.Keys(cfg.Upstreams)), ", ")
 	for _, name := range slices.Sorted(maps.Keys(cfg.Models)) {
 		path, m := "models."+name, cfg.Models[name]
-		if !modelName.MatchString(name) {
-			d.find(path, "a model's name has 1 to 200 visible ASCII characters without comma and semicolon")
-		}
+		d.checkModelName(path, name)
 		if len(m.Targets) == 0 && !d.refused(path+".targets") {
 			d.find(path+".targets", "at least one target is needed")
 		}
@@ -219,6 +235,9 @@ func (d *decoder) checkModels(cfg *Config) {
 			if strings.ContainsFunc(t.Model, unseen) || len(t.Model) > 200 || !utf8.ValidString(t.Model) {
 				d.find(at+".model", "must be at most 200 bytes of UTF-8 without control or invisible characters")
 			}
+			if strings.Contains(t.Model, "*") {
+				d.find(at+".model", "must be one model's name; a pattern (*) is not understood")
+			}
 			d.checkInt(at+".weight", t.Weight, 1, 1_000_000)
 			same := pair{t.Upstream, cmp.Or(t.Model, name)}
 			if j, again := seen[same]; again {
@@ -233,6 +252,17 @@ func (d *decoder) checkModels(cfg *Config) {
 		d.checkFallbacks(path+".fallbacks", m.Fallbacks, cfg)
 	}
 	d.checkCycles(cfg)
+}
+
+func (d *decoder) checkModelName(path, name string) {
+	switch {
+	case strings.Contains(name, "${"):
+		d.find(path, "a name is not replaced from the environment; write the model's name out")
+	case strings.Contains(name, "*"):
+		d.find(path, "must be one model's name; a pattern (*) is not understood, so give each model its own entry")
+	case !modelName.MatchString(name):
+		d.find(path, "a model's name has 1 to 200 visible ASCII characters without comma and semicolon")
+	}
 }
 
 func (d *decoder) checkFallbacks(path string, fallbacks []string, cfg *Config) {

@@ -6,6 +6,7 @@ package config
 import (
 	"crypto/x509"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +29,8 @@ type Config struct {
 	Upstreams map[string]*Upstream `json:"upstreams"`
 	Models    map[string]*Model    `json:"models"`
 
-	files []string // that it was read from, besides the one file
+	files    []string // that it was read from, besides the one file
+	warnings []string
 }
 
 // CORS is which pages may use the gateway from a browser: "*" or origins such as
@@ -36,6 +38,9 @@ type Config struct {
 type CORS struct {
 	Origins []string `json:"origins,omitempty"`
 }
+
+// Warnings are what the file may have and most likely should not, each with file, line and column.
+func (c *Config) Warnings() []string { return c.warnings }
 
 // Admin is the admin port.
 type Admin struct {
@@ -262,6 +267,14 @@ type Location string
 
 // Shared reports whether it is a URL.
 func (l Location) Shared() bool { return strings.Contains(string(l), "://") }
+
+// In is l, a relative file being relative to folder.
+func (l Location) In(folder string) Location {
+	if l.Shared() || filepath.IsAbs(string(l)) {
+		return l
+	}
+	return Location(filepath.Join(folder, string(l)))
+}
 
 func (l Location) String() string {
 	if u, err := url.Parse(string(l)); l.Shared() && err == nil {

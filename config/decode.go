@@ -35,6 +35,7 @@ type decoder struct {
 	file          string
 	env           func(string) (string, bool)
 	findings      []Finding
+	warnings      []Finding
 	unkept        int                 // findings beyond maxFindings
 	refusedPaths  map[string]bool     // that have a finding
 	positions     map[string]position // of each field that the file has, by path

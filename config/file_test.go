@@ -115,3 +115,44 @@ func TestReloadThatIsAbandoned(t *testing.T) {
 		t.Errorf("%v, %+v", err, w.live.Status())
 	}
 }
+
+// TestWarnings: what is allowed and most likely wrong is said, at its place, at the start and on a
+// reload.
+func TestWarnings(t *testing.T) {
+	for base, want := range map[string]string{
+		"https://api.openai.com/v1":                               "",
+		"https://generativelanguage.googleapis.com/v1beta/openai": "",
+		"https://x.test/openai/v1/":                               "",
+		"https://x.test":                                          "has no version in its path",
+		"https://x.test/":                                         "has no version in its path",
+		"https://x.test/vllm":                                     "has no version in its path",
+		"https://x.test/v1/chat/completions":                      "ends in the path of one endpoint",
+		"https://x.test/v1/messages/":                             "ends in the path of one endpoint",
+	} {
+		got := strings.Join(mustParse(t, strings.Replace(minimal, "http://127.0.0.1:1/v1", base, 1)).Warnings(), "\n")
+		if want != "" {
+			want = "config.yaml:3:18: upstreams.up.base_url: " + want
+		}
+		if !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", base, got, want)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	write(t, path, inFlightConfig(1))
+	w := watch(t, path)
+	write(t, path, strings.Replace(inFlightConfig(2), "1/v1", "1", 1))
+	w.want(<-w.applied, 2)
+	<-w.tried
+	if !strings.Contains(w.log.String(), "config may be wrong") {
+		t.Errorf("the log does not say so: %s", w.log)
+	}
+}
+
+// TestRelativeStore: a relative key store is beside the configuration.
+func TestRelativeStore(t *testing.T) {
+	for given, want := range map[Location]Location{"data/keys.db": "/etc/sluice/data/keys.db", "/data/keys.db": "/data/keys.db", "redis://h:1/0": "redis://h:1/0"} {
+		if got := given.In("/etc/sluice"); got != want {
+			t.Errorf("%s is %s", given, got)
+		}
+	}
+}

@@ -48,6 +48,7 @@ func NewLive(path string, cfg *Config, digest Digest, log *slog.Logger, apply fu
 	if err := l.effect(cfg, digest, nil); err != nil {
 		return nil, err
 	}
+	l.warn(cfg)
 	return l, nil
 }
 
@@ -104,7 +105,14 @@ func (l *Live) report(cfg *Config, err error) {
 	if fixed := fixedChanges(l.first, cfg); len(fixed) > 0 {
 		l.log.Warn("config has changes that need a restart", "fields", strings.Join(fixed, ", "))
 	}
+	l.warn(cfg)
 	l.log.Info("config reloaded", "file", l.path, "generation", l.status.Generation)
+}
+
+func (l *Live) warn(cfg *Config) {
+	for _, warning := range cfg.Warnings() {
+		l.log.Warn("config may be wrong", "warning", warning)
+	}
 }
 
 // fixedChanges names the changed fields that a running process cannot follow.

@@ -22,6 +22,14 @@ type Finding struct {
 	Message      string
 }
 
+func (f *Finding) in(file string) string {
+	at := fmt.Sprintf("%s:%d:%d: ", file, f.Line, f.Column)
+	if f.Path != "" {
+		at += f.Path + ": "
+	}
+	return at + f.Message
+}
+
 // Error is what is wrong with a file.
 type Error struct {
 	File     string
@@ -39,11 +47,7 @@ func (e *Error) Error() string {
 	shown := e.Findings[:min(len(e.Findings), shownFindings)]
 	lines := make([]string, len(shown), len(shown)+1)
 	for i, f := range shown {
-		at := fmt.Sprintf("%s:%d:%d: ", e.File, f.Line, f.Column)
-		if f.Path != "" {
-			at += f.Path + ": "
-		}
-		lines[i] = at + f.Message
+		lines[i] = f.in(e.File)
 	}
 	if more := len(e.Findings) - len(shown) + e.Others; more > 0 {
 		lines = append(lines, fmt.Sprintf("%s: and %d more", e.File, more))
@@ -88,6 +92,9 @@ func parse(ctx context.Context, path string, b []byte, env func(string) (string,
 			return a.Column - b.Column
 		})
 		return nil, digest, &Error{File: path, Findings: d.findings, Others: d.unkept}
+	}
+	for _, f := range d.warnings {
+		cfg.warnings = append(cfg.warnings, f.in(path))
 	}
 	cfg.files = slices.Sorted(maps.Keys(d.files))
 	return cfg, digest, nil
