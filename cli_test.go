@@ -54,7 +54,7 @@ func TestKeysFromAShell(t *testing.T) {
 			}
 		}
 	}
-	k := made(must("keys", "create", "--json", "-name", "search team", "-models", "demo, other", "-requests", "2", "-tokens", "1000", "-period", "1h", "-concurrent", "5", "-expires", "2099-01-01T00:00:00Z"))
+	k := made(must("keys", "create", "--json", "-name", "search team", "-force", "-models", "demo, other", "-requests", "2", "-tokens", "1000", "-period", "1h", "-concurrent", "5", "-expires", "2099-01-01T00:00:00Z"))
 	if k.Name != "search team" || k.Models[1] != "other" || k.Limits["requests"] != 2.0 || k.Limits["period"] != "3600s" || *k.ExpiresAt != "2099-01-01T00:00:00Z" {
 		t.Errorf("%+v", k)
 	}
@@ -105,6 +105,7 @@ func TestKeysFromAShell(t *testing.T) {
 		{[]string{"keys", "update", k.ID}, "nothing to change"},
 		{[]string{"keys", "create"}, "name: is needed"},
 		{[]string{"keys", "create", "-name", "x", "-period", "1s"}, "limits.period: needs limits.requests"},
+		{[]string{"keys", "create", "-name", "x", "-models", "other"}, `models: "other" is not configured; correct it, or repeat with ?force=true (sluice keys: -force)`},
 		{[]string{"keys", "create", "-name", "\x1b]0;x\x07"}, "name: must be text without control or invisible characters; it has U+001B"},
 		{[]string{"keys", "create", "-requests", "many"}, "must be a whole number, or none"},
 		{[]string{"keys", "create", "-expires", "tomorrow"}, "a time from now such as 720h"},

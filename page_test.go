@@ -231,7 +231,7 @@ func TestAdminPage(t *testing.T) {
 	b.click(`[data-action="edit"]`)
 	b.do("the form", chromedp.WaitVisible(chromedp.CSS("#key-dialog")))
 	id := b.eval(`document.querySelector("#keys-table [data-id]").dataset.id`)
-	n.call("PATCH", n.admin+"/api/keys/"+id, adminToken, `{"expires_at":"2099-01-02T03:04:05Z","models":["demo","x"]}`) // somebody else, meanwhile
+	n.call("PATCH", n.admin+"/api/keys/"+id+"?force=true", adminToken, `{"expires_at":"2099-01-02T03:04:05Z","models":["demo","x"]}`) // somebody else, meanwhile
 	b.typed("#key-requests", "10")
 	b.click("#key-save")
 	b.says("#keys-table", "of 10 in 3600s")

@@ -63,7 +63,14 @@ func (a *Admin) listKeys(w http.ResponseWriter, r *http.Request) {
 
 func (a *Admin) createKey(w http.ResponseWriter, r *http.Request) {
 	var spec keys.Spec
-	if err := readChange(w, r, &spec); err != nil {
+	forced, err := forced(r)
+	if err == nil {
+		err = readChange(w, r, &spec)
+	}
+	if err == nil {
+		err = a.sensible(&spec, nil, forced)
+	}
+	if err != nil {
 		a.storeFailed(w, err)
 		return
 	}
@@ -86,13 +93,24 @@ func (a *Admin) showKey(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Admin) updateKey(w http.ResponseWriter, r *http.Request) {
-	body, err := readBody(w, r, maxBody)
+	forced, err := forced(r)
+	var body []byte
+	if err == nil {
+		body, err = readBody(w, r, maxBody)
+	}
 	if err != nil {
 		a.storeFailed(w, err)
 		return
 	}
 	id := r.PathValue("id")
-	if _, err := a.keys.Update(id, func(s *keys.Spec) error { return change(s, body) }); err != nil {
+	_, err = a.keys.Update(id, func(s *keys.Spec) error {
+		old := *s
+		if err := change(s, body); err != nil {
+			return err
+		}
+		return a.sensible(s, &old, forced)
+	})
+	if err != nil {
 		a.storeFailed(w, err)
 		return
 	}

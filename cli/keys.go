@@ -33,6 +33,7 @@ LIMITS:
   -concurrent N     requests at once, or "none"
   -expires TIME     such as 2027-01-31T00:00:00Z, a time from now such as 720h, or "none"
   -disabled         refuse it until -disabled=false
+  -force            allow models that are not configured yet, and a time in the past
 
 -json prints what the admin port answers. SLUICE_ADMIN is that port's URL (default
 ` + defaultAdmin + `), SLUICE_ADMIN_TOKEN its token.
@@ -42,6 +43,7 @@ LIMITS:
 type change struct {
 	fields map[string]any
 	limits map[string]any
+	force  bool
 }
 
 func (c *change) bind(flags *flag.FlagSet) {
@@ -60,6 +62,7 @@ func (c *change) bind(flags *flag.FlagSet) {
 	into(c.limits, "tokens", "tokens", number)
 	into(c.limits, "concurrent", "concurrent", number)
 	into(c.limits, "period", "period", text)
+	flags.BoolVar(&c.force, "force", false, "")
 	flags.BoolFunc("disabled", "", func(text string) error {
 		disabled, err := strconv.ParseBool(text)
 		c.fields["disabled"] = disabled
@@ -156,7 +159,7 @@ func Keys(ctx context.Context, args []string, env func(string) string, stdout io
 	case "list":
 		return list(ctx, admin, *asJSON, stdout)
 	}
-	answer, err := ask(ctx, admin, action, words, c.body())
+	answer, err := ask(ctx, admin, action, words, &c)
 	switch {
 	case err != nil:
 		return err
@@ -175,14 +178,18 @@ func Keys(ctx context.Context, args []string, env func(string) string, stdout io
 }
 
 // ask has the admin port do what is wanted of a new key, or of the one whose id is the word.
-func ask(ctx context.Context, admin *client, action string, words []string, body map[string]any) (json.RawMessage, error) {
+func ask(ctx context.Context, admin *client, action string, words []string, c *change) (json.RawMessage, error) {
+	query := ""
+	if c.force {
+		query = "?force=true"
+	}
 	if action == "create" {
-		return admin.call(ctx, "POST", "/api/keys", body)
+		return admin.call(ctx, "POST", "/api/keys"+query, c.body())
 	}
 	path := "/api/keys/" + url.PathEscape(words[0])
 	switch action {
 	case "update":
-		return admin.call(ctx, "PATCH", path, body)
+		return admin.call(ctx, "PATCH", path+query, c.body())
 	case "rotate":
 		return admin.call(ctx, "POST", path+"/rotate", nil)
 	case "revoke":
