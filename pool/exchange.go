@@ -138,6 +138,9 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return true, err
 	}
+	if !x.link.reused() && spoke(conn) {
+		return true, errUnasked
+	}
 	written, err := rawConn(conn).(*watched).ask(x.link.reused(), x.write)
 	if err == errStirred {
 		return false, err
@@ -222,11 +225,15 @@ func (x *Exchange) writeRequest() error {
 
 var errMalformed = errors.New("the answer's head is not HTTP, or longer than 16 KiB")
 
+// errUnasked is of an upstream that speaks before it is asked. What it said, and what it may say
+// next, is the answer to nothing.
+var errUnasked = errors.New("bytes came before a request was sent")
+
 func (x *Exchange) sendError(err error) *Error {
 	switch {
 	case isTimeout(err):
 		return failed(FirstByteTimeout, err)
-	case errors.Is(err, errMalformed):
+	case errors.Is(err, errMalformed), errors.Is(err, errUnasked):
 		return failed(MalformedResponse, err)
 	}
 	return failed(ConnectionLost, err)
@@ -346,15 +353,16 @@ func (x *Exchange) Finish() {
 	x.upstream = nil
 }
 
-// keep reports whether the connection can serve another request.
+// keep reports whether the connection can serve another request: nothing is left on it, whatever
+// the answer announced.
 func (x *Exchange) keep() bool {
-	if x.cut || x.Response.ConnectionClose() || x.left == UntilClose {
+	if x.cut || x.Response.ConnectionClose() || x.left == UntilClose || x.Response.StatusCode() < 200 {
 		return false
 	}
 	if x.chunked && !x.chunks.clean { // a trailer, or not all has come: neither is waited for
 		return false
 	}
-	return x.reader == nil || x.reader.Buffered() == 0
+	return (x.reader == nil || x.reader.Buffered() == 0) && drained(x.link.Conn())
 }
 
 // drop parts x from its connection.

@@ -3,6 +3,7 @@ package pool
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -149,14 +150,39 @@ func (w *watched) takeTurn(fd uintptr) bool {
 	return came || w.err != nil
 }
 
+// readArrived reads what the kernel has already. The error is errNoMore where that is nothing.
+func (w *watched) readArrived(p []byte) (n int, err error) {
+	if w.raw == nil {
+		return 0, errNoMore
+	}
+	if rerr := w.raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), p)
+		return err != unix.EINTR
+	}); rerr != nil {
+		return 0, rerr
+	}
+	switch {
+	case err == unix.EAGAIN:
+		return 0, errNoMore
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 // rawConn is what a TLS connection runs over, TLS to a proxy too, or conn itself.
 func rawConn(conn net.Conn) net.Conn {
 	for {
-		t, ok := conn.(*tls.Conn)
-		if !ok {
+		switch c := conn.(type) {
+		case *tls.Conn:
+			conn = c.NetConn()
+		case *records:
+			conn = c.Conn
+		default:
 			return conn
 		}
-		conn = t.NetConn()
 	}
 }
 

@@ -40,7 +40,7 @@ func through(by *url.URL, secure *tls.Config, dial Dial) Dial {
 		case "socks5", "socks5h":
 			err = socks(ctx, raw, by, address)
 		case "https":
-			conn = tls.Client(conn, secure)
+			conn = tlsOver(conn, secure)
 			fallthrough
 		default:
 			err = connect(conn, by, address)

@@ -163,7 +163,7 @@ func (u *Upstream) connect(address string, timeout time.Duration) (net.Conn, err
 	if u.tls == nil {
 		return conn, nil
 	}
-	secure := tls.Client(conn, u.tls)
+	secure := tlsOver(conn, u.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, &handshakeError{err}
