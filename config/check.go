@@ -52,6 +52,7 @@ func (d *decoder) check(cfg *Config) {
 	d.checkSize("limits.body", cfg.Limits.Body, 1<<10, 1<<30)
 	d.checkSize("limits.response", cfg.Limits.Response, 1<<10, 1<<30)
 	d.checkSize("limits.head", cfg.Limits.Head, 4<<10, 1<<20)
+	d.checkSize("limits.upstream_head", cfg.Limits.UpstreamHead, 4<<10, 1<<20)
 	if _, given := d.positions["limits.memory"]; given {
 		d.checkSize("limits.memory", cfg.Limits.Memory, max(16<<20, cfg.Limits.Body), 1<<50)
 	}

@@ -62,8 +62,10 @@ type Limits struct {
 	Body     Size `json:"body"`
 	Response Size `json:"response"`
 	Head     Size `json:"head"`
-	InFlight int  `json:"in_flight"`
-	Memory   Size `json:"memory,omitempty"` // for bodies that are held; 0 is a part of what there is
+	// UpstreamHead bounds the head of an upstream's answer.
+	UpstreamHead Size `json:"upstream_head"`
+	InFlight     int  `json:"in_flight"`
+	Memory       Size `json:"memory,omitempty"` // for bodies that are held; 0 is a part of what there is
 }
 
 // Timeouts bound one request's dealings with upstreams. In an upstream and in a model
@@ -170,7 +172,7 @@ func Default() *Config {
 		Listen: ":8080",
 		Admin:  Admin{Listen: "127.0.0.1:9090"},
 		Keys:   Keys{Store: "data/keys.db"},
-		Limits: Limits{Body: 10 << 20, Response: 32 << 20, Head: 32 << 10, InFlight: 20000},
+		Limits: Limits{Body: 10 << 20, Response: 32 << 20, Head: 32 << 10, UpstreamHead: 64 << 10, InFlight: 20000},
 		Timeouts: ServerTimeouts{
 			Timeouts: Timeouts{
 				Connect:         Duration(2 * time.Second),

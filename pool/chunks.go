@@ -12,6 +12,8 @@ type chunks struct {
 	left   int // of the chunk's bytes, or its size as far as it has been read
 	digits int // of the size
 	line   int // bytes of the line with the size
+	data   int64
+	framed int64 // bytes that were no data
 	ended  bool
 	// clean: behind the last chunk came the empty line that ends the body, and nothing else.
 	clean bool
@@ -36,7 +38,17 @@ const mostDigits = 16
 // longestSizeLine bounds a chunk's size with its extensions.
 const longestSizeLine = 4 << 10
 
-var errChunks = errors.New("the answer's chunks are malformed")
+// An upstream may send chunks of one byte, and write the size of each with leading zeros, but not
+// extensions (which nobody reads) without end.
+const (
+	framingFree    = 64 << 10
+	framingPerByte = 16
+)
+
+var (
+	errChunks  = errors.New("the answer's chunks are malformed")
+	errFraming = errors.New("the answer's chunks have more framing and extensions than 64 KiB and 16 bytes for each byte of data")
+)
 
 // decode moves the bytes of the chunks in p to its front and returns how many there are.
 func (c *chunks) decode(p []byte) (n int, err error) {
@@ -45,6 +57,7 @@ func (c *chunks) decode(p []byte) (n int, err error) {
 			m := min(c.left, len(p)-at)
 			copy(p[n:], p[at:at+m])
 			n, at, c.left = n+m, at+m, c.left-m
+			c.data += int64(m)
 			if c.left == 0 {
 				c.expect = expectReturn
 			}
@@ -54,6 +67,9 @@ func (c *chunks) decode(p []byte) (n int, err error) {
 		at++
 		if !c.frame(b) {
 			return n, errChunks
+		}
+		if c.framed++; c.framed > framingFree+framingPerByte*c.data {
+			return n, errFraming
 		}
 		if c.ended {
 			c.clean = string(p[at:]) == "\r\n"

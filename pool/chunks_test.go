@@ -54,6 +54,25 @@ func TestChunks(t *testing.T) {
 	}
 }
 
+// TestFramingIsBounded: small chunks pass, padded ones too, and a body that is nearly all extensions
+// does not, however its lines are.
+func TestFramingIsBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		chunk string
+		want  error
+	}{
+		"one byte each":          {"1\r\nx\r\n", nil},
+		"padded sizes":           {"00000001\r\nx\r\n", nil},
+		"signed":                 {"400;chunk-signature=" + strings.Repeat("5", 64) + "\r\n" + strings.Repeat("x", 1024) + "\r\n", nil},
+		"extensions":             {"1;" + strings.Repeat("e", 100) + "\r\nx\r\n", errFraming},
+		"spaces behind the size": {"1" + strings.Repeat(" ", 100) + "\r\nx\r\n", errFraming},
+	} {
+		if _, _, err := dechunk(strings.Repeat(c.chunk, 50_000), 4096); err != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // FuzzChunks holds decode against the standard library's reader: what that reads to its end, in
 // whatever pieces, decode gives the same bytes for.
 func FuzzChunks(f *testing.F) {
@@ -61,6 +80,9 @@ func FuzzChunks(f *testing.F) {
 	f.Add("a;b=c\r\n0123456789\r\n1\r\n1\r\n0\r\n\r\n", 7)
 	f.Add("3\r\nab", 1)
 	f.Fuzz(func(t *testing.T, body string, piece int) {
+		if len(body) > framingFree {
+			return // the library bounds the framing in another way
+		}
 		want, wantErr := io.ReadAll(httputil.NewChunkedReader(strings.NewReader(body)))
 		got, c, err := dechunk(body, max(1, min(piece, 1<<20)))
 		if wantErr == nil && (err != nil || !c.ended) {

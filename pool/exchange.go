@@ -33,6 +33,7 @@ type Exchange struct {
 	upstream *Upstream
 	link     link
 	reader   *bufio.Reader
+	maxHead  int // limits.upstream_head
 	write    func() error
 	chunked  bool
 	chunks   chunks
@@ -81,6 +82,7 @@ func Release(x *Exchange) {
 // passed. Finish is called after it, whatever it returned.
 func (x *Exchange) Send(t *Target, deadline time.Time) error {
 	u := t.Upstream
+	x.maxHead = t.maxHead
 	x.upstream, x.open, x.whole, x.cut, x.chunked, x.left = u, true, false, false, false, 0
 	u.inFlight.Add(1)
 	u.requests.Add(1)
@@ -139,7 +141,7 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 		return true, err
 	}
 	if !x.link.reused() && spoke(conn) {
-		return true, errUnasked
+		return true, unasked
 	}
 	written, err := rawConn(conn).(*watched).ask(x.link.reused(), x.write)
 	if err == errStirred {
@@ -166,33 +168,35 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 		closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 		return closed && time.Since(began) < resendWithin, fmt.Errorf("no byte of an answer: %w", err)
 	}
-	if err := x.readHead(); err != nil {
-		if isTimeout(err) {
-			return false, fmt.Errorf("no whole head of an answer: %w", err)
-		}
-		// Not wrapped: the library quotes what it could not parse, and an upstream may
-		// have put anything there.
-		return false, errMalformed
-	}
-	return false, nil
+	return false, x.readHead()
 }
 
-// mostInterim is how many heads of status 1xx may precede an answer's.
+// mostInterim is how many heads of status 1xx may precede an answer's. Their bytes count as its.
 const mostInterim = 100
 
 // readHead reads the answer's head, and finds out how its body ends.
 func (x *Exchange) readHead() error {
 	x.Response.Reset()
 	x.Response.SetNoDefaultContentType(true)
-	for n := 0; ; n++ {
-		if err := x.Response.Read(x.reader); err != nil {
+	limit := x.maxHead
+	for count := 0; ; count++ {
+		r, n, err := awaitHead(x.reader, x.link.Conn(), limit)
+		if r != x.reader {
+			x.releaseReader()
+			x.reader = r
+		}
+		if err == nil {
+			err = parseHead(&x.Response, r, n)
+		}
+		if err != nil {
 			return err
 		}
 		if status := x.Response.StatusCode(); status/100 != 1 || status == fasthttp.StatusSwitchingProtocols {
 			break
 		}
-		if n == mostInterim {
-			return errMalformed
+		limit -= n
+		if count == mostInterim {
+			return manyHeads
 		}
 	}
 	switch status := x.Response.StatusCode(); {
@@ -223,17 +227,12 @@ func (x *Exchange) writeRequest() error {
 	return w.Flush()
 }
 
-var errMalformed = errors.New("the answer's head is not HTTP, or longer than 16 KiB")
-
-// errUnasked is of an upstream that speaks before it is asked. What it said, and what it may say
-// next, is the answer to nothing.
-var errUnasked = errors.New("bytes came before a request was sent")
-
 func (x *Exchange) sendError(err error) *Error {
+	var m malformed
 	switch {
 	case isTimeout(err):
 		return failed(FirstByteTimeout, err)
-	case errors.Is(err, errMalformed), errors.Is(err, errUnasked):
+	case errors.As(err, &m):
 		return failed(MalformedResponse, err)
 	}
 	return failed(ConnectionLost, err)
@@ -305,7 +304,9 @@ func (x *Exchange) receive(p []byte) (int, error) {
 }
 
 func (x *Exchange) releaseReader() {
-	x.upstream.client.ReleaseReader(x.reader)
+	if x.reader.Size() == readBuffer { // not one that a long head was read into
+		x.upstream.client.ReleaseReader(x.reader)
+	}
 	x.reader = nil
 }
 

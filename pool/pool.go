@@ -74,6 +74,7 @@ type Target struct {
 	Metrics      *metrics.Target
 	health       *health
 	breaker      config.Breaker
+	maxHead      int // bytes of an answer's head
 
 	// Member begins the gateway's member in an answer, up to the number of attempts.
 	Member []byte
@@ -174,6 +175,7 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 			target.Timeouts = cfg.TimeoutsFor(m, c)
 			target.Metrics = s.series.Target(name, t.Upstream)
 			target.breaker = cfg.Breaker
+			target.maxHead = int(cfg.Limits.UpstreamHead)
 			model.Targets = append(model.Targets, target)
 		}
 		model.Fallback = s.series.Fallbacks(name)

@@ -6,11 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 
+	"github.com/valyala/fasthttp"
 	"golang.org/x/net/proxy"
 )
 
@@ -68,13 +68,18 @@ func connect(conn net.Conn, by *url.URL, address string) error {
 	if err := req.Write(conn); err != nil {
 		return fmt.Errorf("cannot ask the proxy: %w", err)
 	}
-	answer := bufio.NewReader(io.LimitReader(conn, maxProxyAnswer))
-	resp, err := http.ReadResponse(answer, req)
+	answer, n, err := awaitHead(bufio.NewReader(conn), conn, maxProxyAnswer)
+	var resp fasthttp.ResponseHeader
+	if err == nil {
+		err = parseHead(&resp, answer, n)
+	}
 	switch {
+	case err == longHead:
+		return fmt.Errorf("cannot use the proxy: its answer's head is longer than %d bytes", maxProxyAnswer)
 	case err != nil:
-		return fmt.Errorf("the proxy does not answer: %w", err)
-	case resp.StatusCode/100 != 2:
-		return fmt.Errorf("the proxy answered %d", resp.StatusCode)
+		return fmt.Errorf("cannot use the proxy: %w", err)
+	case resp.StatusCode()/100 != 2:
+		return fmt.Errorf("the proxy answered %d", resp.StatusCode())
 	case answer.Buffered() > 0:
 		return errors.New("the proxy, or who is behind it, speaks unasked")
 	}

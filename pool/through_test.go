@@ -163,8 +163,11 @@ func TestProxyThatDoesNotHelp(t *testing.T) {
 		says   string
 	}{
 		"refuses":      {"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n", "http", ConnectFailed, "the proxy answered 407"},
-		"no HTTP":      {"hello\r\n\r\n", "http", ConnectFailed, "the proxy does not answer"},
-		"endless head": {"HTTP/1.1 200 OK\r\nx: " + strings.Repeat("x", 100_000), "http", ConnectFailed, "the proxy does not answer"},
+		"no HTTP":      {"hello\r\n\r\n", "http", ConnectFailed, "head is not HTTP"},
+		"quoted":       {"secret-words\n\n", "http", ConnectFailed, "head is not HTTP"},
+		"half a head":  {"HTTP/1.1 200 OK\r\nx: secret", "http", ConnectTimeout, "deadline exceeded"},
+		"bare LF":      {"HTTP/1.1 200 secret\nx: y\n\n", "http", ConnectFailed, "ends in LF without CR"},
+		"endless head": {"HTTP/1.1 200 OK\r\nx: " + strings.Repeat("x", 100_000), "http", ConnectFailed, "longer than 65536 bytes"},
 		"speaks":       {"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "http", ConnectFailed, "unasked"},
 		"hangs":        {"", "http", ConnectTimeout, "deadline exceeded"},
 		"hangs, socks": {"", "socks5", ConnectTimeout, "timeout"},
@@ -193,7 +196,7 @@ func TestProxyThatDoesNotHelp(t *testing.T) {
 				test.scheme, ln.Addr()))
 			_, err = exchange(t, target, "x")
 			var e *Error
-			if !errors.As(err, &e) || e.Cause != test.want || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "sesame") {
+			if !errors.As(err, &e) || e.Cause != test.want || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "sesame") || strings.Contains(err.Error(), "secret") {
 				t.Errorf("%v", err)
 			}
 		})

@@ -29,7 +29,7 @@ const (
 	// idleConnection is how long an unused connection is kept: a little less than the
 	// minute after which many servers and load balancers close theirs.
 	idleConnection = 55 * time.Second
-	// readBuffer is also the longest head an answer may have.
+	// readBuffer is what an answer's head is read into. A longer head gets a larger one.
 	readBuffer  = 16 << 10
 	writeBuffer = 16 << 10
 )

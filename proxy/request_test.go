@@ -544,7 +544,7 @@ func TestUpstreamFailures(t *testing.T) {
 		{"breaks off in a chunk", cut("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"a\":"), "response_broken", bad},
 		{"is not HTTP", cut("SSH-2.0-secret-words\r\n\r\n"), "malformed_response", bad},
 		{"switches protocols", cut("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), "malformed_response", bad},
-		{"has a head over 16 KiB", cut("HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("x", 20_000) + "\r\n\r\n"), "malformed_response", bad},
+		{"has a head over 64 KiB", cut("HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("x", 70_000) + "\r\n\r\n"), "malformed_response", bad},
 		{"says nothing", hang(""), "response_timeout", late},
 		{"stalls in the head", hang("HTTP/1.1 200 OK\r\n"), "response_timeout", late},
 		{"stalls in the body", hang(head + `{"a":`), "response_timeout", late},
