@@ -22,7 +22,7 @@ const (
 	badLine    malformed = "a line of the answer's head is no header"
 	foldedLine malformed = "a line of the answer's head begins with a space: it continues a header, which HTTP/1.1 forbids"
 	spacedName malformed = "a header's name in the answer has a space in it or behind it"
-	badHeader  malformed = "a header of the answer has a forbidden byte, or a length or transfer coding that cannot be used"
+	badHeader  malformed = "a header of the answer has a forbidden byte, an invalid length or an unsupported transfer coding"
 	twoLengths malformed = "the answer has both Content-Length and Transfer-Encoding"
 	oldChunked malformed = "the answer has a Transfer-Encoding, but is HTTP/1.0"
 	halfHead   malformed = "the connection ended inside the answer's head"
