@@ -1,10 +1,6 @@
 package proxy
 
-import (
-	"bytes"
-
-	"github.com/valyala/fastjson"
-)
+import "bytes"
 
 // isEvent reports whether the block is a first event: comments and pings are not.
 func (s *stream) isEvent() bool { return s.event.HasData() && !bytes.Equal(s.event.Name, ping) }
@@ -14,14 +10,10 @@ func (s *stream) isError() error {
 	if bytes.Equal(s.event.Name, errorName) {
 		return errErrorEvent
 	}
-	if !bytes.Contains(s.event.Data, errorMember) {
+	if !mayName(s.event.Data, errorMember) {
 		return nil
 	}
-	v, err := s.r.json.parser.ParseBytes(s.event.Data)
-	if err != nil {
-		return nil
-	}
-	if e := v.Get("error"); e != nil && e.Type() != fastjson.TypeNull || bytes.Equal(v.GetStringBytes("type"), errorName) {
+	if !isNull(memberOf(s.event.Data, "error")) || isText(memberOf(s.event.Data, "type"), "error") {
 		return errErrorEvent
 	}
 	return nil
@@ -39,12 +31,12 @@ func (s *stream) writeEvent() error {
 	if e.HasData() {
 		extra := false
 		if !s.ended || !s.last {
-			found := look(e, &s.r.json.parser)
+			found := look(e)
 			if found.ends {
 				s.ended, s.last = true, found.last
 			}
 			if found.usage {
-				extra = s.r.tokens.usage.readEvent(e.Data, &s.r.json.parser)
+				extra = s.r.tokens.usage.readEvent(e.Data)
 			}
 		}
 		if extra && s.r.tokens.asked {

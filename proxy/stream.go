@@ -204,7 +204,7 @@ func (s *stream) readFirst() (err error) {
 			return err
 		}
 		if s.isEvent() {
-			if !s.event.Whole && s.r.route.terminated && !look(&s.event, &s.r.json.parser).ends {
+			if !s.event.Whole && s.r.route.terminated && !look(&s.event).ends {
 				return errNoEvent // half of one
 			}
 			s.began = true

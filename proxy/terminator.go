@@ -3,8 +3,6 @@ package proxy
 import (
 	"bytes"
 
-	"github.com/valyala/fastjson"
-
 	"sluice/sse"
 )
 
@@ -18,9 +16,9 @@ type found struct {
 // look looks at an event.
 //
 // No event is decoded to find that out. The names that matter all have an underscore or a dot in
-// them, which are rare, and quickly found; only an event in which one of them stands is parsed.
-// Inside a JSON string its quotes would be escaped.
-func look(e *sse.Event, parser *fastjson.Parser) found {
+// them, which are rare, and quickly found; only an event in which one of them stands is walked
+// through. Inside a JSON string its quotes would be escaped.
+func look(e *sse.Event) found {
 	data := e.Data
 	for len(data) > 0 && (data[0] == ' ' || data[0] == '\t' || data[0] == '\n') {
 		data = data[1:]
@@ -33,13 +31,16 @@ func look(e *sse.Event, parser *fastjson.Parser) found {
 		return found{ends: done, last: done}
 	}
 	finish, final, usage := marked(data)
-	final = final && hasFinalType(data, parser)
-	return found{ends: final || finish && hasFinishReason(data, parser), last: final, usage: usage}
+	final = final && hasFinalType(data)
+	return found{ends: final || finish && hasFinishReason(data), last: final, usage: usage}
 }
 
 // marked reports whether an event may have a finish_reason that is not null, whether it may be
 // of a final type, and whether it may count tokens.
 func marked(data []byte) (finish, final, usage bool) {
+	if mayHide(data) {
+		return true, true, true
+	}
 	for at := bytes.IndexByte(data, '_'); at >= 0; at = next(data, at, '_') {
 		switch {
 		case around(data, at, `"finish`, `reason"`):
@@ -78,27 +79,35 @@ var (
 	null     = []byte("null")
 )
 
-func hasFinalType(data []byte, parser *fastjson.Parser) bool {
-	v, err := parser.ParseBytes(data)
-	if err != nil {
+// hasFinalType reports whether the event is of a type that ends Anthropic's streams or the
+// Responses API's.
+func hasFinalType(data []byte) bool {
+	typ := memberOf(data, "type")
+	if len(typ) == 0 || typ[0] != '"' {
 		return false
 	}
-	switch string(v.GetStringBytes("type")) { // Anthropic's and the Responses API's
+	switch string(plain(typ)) {
 	case "message_stop", "response.completed", "response.incomplete", "response.failed":
 		return true
 	}
 	return false
 }
 
-func hasFinishReason(data []byte, parser *fastjson.Parser) bool {
-	v, err := parser.ParseBytes(data)
-	if err != nil {
+// hasFinishReason reports whether one of the event's choices has a finish_reason that is not null.
+func hasFinishReason(data []byte) bool {
+	choices := memberOf(data, "choices")
+	if len(choices) == 0 || choices[0] != '[' {
 		return false
 	}
-	for _, choice := range v.GetArray("choices") {
-		if reason := choice.Get("finish_reason"); reason != nil && reason.Type() != fastjson.TypeNull {
+	for i := skipSpace(choices, 1); i < len(choices) && choices[i] != ']'; {
+		end, err := valueEnd(choices, i)
+		if err != nil {
+			return false
+		}
+		if !isNull(memberOf(choices[i:end], "finish_reason")) {
 			return true
 		}
+		i = behindComma(choices, end)
 	}
 	return false
 }
