@@ -82,7 +82,7 @@ func (r *request) readBody() *failure {
 	}
 }
 
-// freeMemory is how much of each body, and of each answer, counts for nothing.
+// freeMemory is how much of each body counts for nothing, and half of what does of each answer.
 const freeMemory = firstRead
 
 // roomFor reports whether a body of n bytes may be begun.
@@ -107,13 +107,61 @@ func (r *request) takeMemory(n int) bool {
 	return true
 }
 
-// holdMemory is takeMemory for the answer, which cannot be refused any more. Its buffer has freeMemory
-// to spare from the start.
-func (r *request) holdMemory(n int) {
-	if more := int64(n) - r.answerMemory; n > 2*freeMemory && more > 0 {
-		r.proxy.memory.Add(more)
-		r.answerMemory += more
+// holdAnswer has the bytes that r holds of its answer become n, and reports whether they may. Fewer
+// than before always may. A fourth of limits.memory is left to what clients send: readers that take
+// their time must not keep every new body out.
+func (r *request) holdAnswer(n int) bool {
+	limit := r.proxy.memory.Limit()
+	return r.holdUpTo(n, limit-limit/4)
+}
+
+// holdEvent is holdAnswer for a stream's buffers. An event that is not held ends its stream, so that
+// it may have the last of the memory.
+func (r *request) holdEvent(n int) bool { return r.holdUpTo(n, r.proxy.memory.Limit()) }
+
+// holdUpTo takes memory while no more than most is taken. What is not more than two free buffers counts for nothing.
+func (r *request) holdUpTo(n int, most int64) bool {
+	held := int64(n)
+	if n <= 2*freeMemory {
+		held = 0
 	}
+	m := &r.proxy.memory
+	switch more := held - r.answerMemory; {
+	case more < 0:
+		m.Give(-more)
+	case more > 0 && (m.Limit() > 0 && more > most-m.InFlight() || !m.Take(more)):
+		return false
+	}
+	r.answerMemory = held
+	return true
+}
+
+// growAnswer moves what is in buf, which is the answer so far, to a buffer of n bytes. Without room
+// for that in limits.memory, buf comes back as it is.
+func (r *request) growAnswer(buf []byte, n int) (bigger []byte, grown bool) {
+	if n <= 2*freeMemory {
+		return append(make([]byte, 0, n), buf...), true
+	}
+	before := int(r.answerMemory)
+	if !r.holdAnswer(before + n) {
+		return buf, false
+	}
+	bigger = r.proxy.bodyBuffer(n)
+	if cap(bigger) > n && !r.holdAnswer(before+cap(bigger)) {
+		bigger = make([]byte, 0, n)
+	}
+	bigger = append(bigger, buf...)
+	r.proxy.giveBack(r.answer)
+	r.answer = bigger
+	r.holdAnswer(cap(bigger))
+	return bigger, true
+}
+
+// dropAnswer gives back what the answer is held in.
+func (r *request) dropAnswer() {
+	r.proxy.giveBack(r.answer)
+	r.answer = nil
+	r.giveMemory(&r.answerMemory)
 }
 
 // growBody has r.body grow to at least n bytes of room.
@@ -164,6 +212,7 @@ func (p *Proxy) bodyBuffer(capacity int) []byte {
 // giveBack takes a body's buffer that nobody uses any more. A small one is not kept here.
 func (p *Proxy) giveBack(b []byte) {
 	if cap(b) > freeMemory {
-		p.bodies[bits.Len(uint(cap(b)))].Put(&b)
+		kept := b // which is on the heap only here
+		p.bodies[bits.Len(uint(cap(b)))].Put(&kept)
 	}
 }

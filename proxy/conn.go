@@ -161,11 +161,6 @@ func (c *clientConn) send(b []byte) (n int, err error) {
 	}
 }
 
-// toClient is a stream's way to its client.
-type toClient struct{ conn *clientConn }
-
-func (t toClient) Write(b []byte) (int, error) { return t.conn.send(b) }
-
 // SetReadDeadline bounds reads, the one under way too. The sweep enforces it, up to sweepEvery
 // late: there are three for each request, and a timer's is moved at the cost of them all.
 func (c *clientConn) SetReadDeadline(t time.Time) error {

@@ -48,9 +48,11 @@ func (s *stream) writeEvent() error {
 		if !e.Whole && !s.ended && s.r.route.terminated {
 			return nil // the stream ends here, and is broken: half an event helps nobody
 		}
-		if at := bytes.IndexByte(e.Data, '{'); !s.annotated && at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {
-			s.annotated = true
-			return s.writeAnnotated(at + 1)
+		if !s.annotated {
+			if at := bytes.IndexByte(e.Data, '{'); at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {
+				s.annotated = true
+				return s.writeAnnotated(at + 1)
+			}
 		}
 	}
 	return s.write(e.Raw)
@@ -68,8 +70,14 @@ func (s *stream) writeAnnotated(behind int) error {
 }
 
 func (s *stream) write(parts ...[]byte) error {
+	size := 0
 	for _, b := range parts {
-		s.r.bytesOut += int64(len(b))
+		size += len(b)
+	}
+	s.r.bytesOut += int64(size)
+	if size > 2*freeMemory {
+		s.client.start()
+		defer s.client.stop()
 	}
 	return s.writer.Write(parts...)
 }

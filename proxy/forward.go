@@ -127,7 +127,8 @@ func (r *request) try(a *attempt) verdict {
 
 // drop parts the request from the exchange of an attempt that is of no use any more.
 func (r *request) drop() {
-	r.holding = false
+	r.holding, r.held = false, nil
+	r.dropAnswer()
 	if r.exchange != nil {
 		r.replied()
 		pool.Release(r.exchange)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -85,23 +86,131 @@ func TestAnnouncedBytesHoldNothing(t *testing.T) {
 	}
 }
 
-// TestAnswersCountToo: a large one that is held for a slow client keeps new bodies out, and is itself
-// not refused.
+// TestAnswersCountToo: what is held for slow clients stays within its part of limits.memory, and
+// what finds no room there passes as it comes. All are whole.
 func TestAnswersCountToo(t *testing.T) {
-	answer := `{"x":"` + strings.Repeat("y", 20<<20) + `"}`
-	up := upstreamtest.NewRaw(t, upstreamtest.Reply(reply("200 OK", "application/json", answer)))
-	g := startTCP(t, twoBodies, up.Address())
-	conn := g.begin(plainM) // and reads nothing
-	eventually(t, "the answer is held", func() bool { return g.held() > 20<<20 })
-	if a := g.post("/v1/chat/completions", `{"model":"m","x":"`+strings.Repeat("y", 1<<20)+`"}`); a.status != 503 {
-		t.Errorf("%d", a.status)
+	const limit, clients = 32 << 20, 12
+	answer := `{"x":"` + strings.Repeat("y", 10<<20) + `"}`
+	for name, text := range map[string]string{
+		"length":  reply("200 OK", "application/json", answer),
+		"chunked": "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(answer) + "0\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			wire := []byte(text)
+			up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { _, _ = conn.Write(wire) })
+			g := startTCP(t, oneModel+"limits: {memory: 32MiB}\ntimeouts: {client: {write: 60s}}\n", up.Address())
+			before := liveHeap()
+			var answers [clients]*http.Response
+			for i := range answers {
+				conn := g.begin(plainM)
+				_ = conn.SetDeadline(time.Now().Add(60 * time.Second))
+				var err error // once its head is there, an answer is held or passes, and nobody reads on
+				if answers[i], err = http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if held := g.held(); held < limit/4 || held > limit*3/4 {
+				t.Errorf("%d bytes are held", held)
+			}
+			if grown := liveHeap() - before; grown > limit {
+				t.Errorf("the heap has grown by %d MiB", grown>>20)
+			}
+			// There is room for what clients send.
+			if a := g.post("/v1/chat/completions", `{"model":"m","x":"`+strings.Repeat("y", 1<<20)+`"}`); a.status != 200 {
+				t.Errorf("%d %.100s", a.status, a.body)
+			}
+			want := strings.Replace(answer, "{", "{"+ours+",", 1)
+			for _, resp := range answers {
+				if body, err := io.ReadAll(resp.Body); err != nil || string(body) != want {
+					t.Errorf("%d bytes of %d, %v", len(body), len(want), err)
+				}
+			}
+			eventually(t, "all is given back", func() bool { return g.held() == 0 })
+		})
 	}
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if n, err := io.Copy(io.Discard, io.LimitReader(conn, int64(len(answer)))); err != nil {
-		t.Errorf("%d bytes, %v", n, err)
+}
+
+// TestAnnouncedAnswersHoldNothing: memory for an answer follows what arrives of it.
+func TestAnnouncedAnswersHoldNothing(t *testing.T) {
+	for _, contentType := range []string{"application/json", "text/plain"} {
+		up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n{", contentType, 20<<20)
+			_, _ = io.Copy(io.Discard, conn)
+		})
+		g := startTCP(t, oneModel, up.Address())
+		conn := g.begin(plainM)
+		eventually(t, "the answer has begun", func() bool { return len(up.Requests()) == 1 })
+		for range 20 {
+			if held := g.held(); held > 256<<10 {
+				t.Errorf("%s: %d bytes are held for one", contentType, held)
+			}
+			runtime.Gosched()
+		}
+		conn.Close()
 	}
-	conn.Close()
-	eventually(t, "all is given back", func() bool { return g.held() == 0 })
+}
+
+// TestLongEventsCount: an event that finds no room in limits.memory ends its stream, and says so.
+func TestLongEventsCount(t *testing.T) {
+	long := `data: {"id":"` + strings.Repeat("x", 8<<20) + `"}` + "\n\n"
+	for name, events := range map[string][]string{"first": {long}, "later": {chunkOne, long}} {
+		t.Run(name, func(t *testing.T) {
+			up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { chunks(conn, events...) })
+			g := startTCP(t, oneModel+"limits: {memory: 16MiB}\n", up.Address())
+			a := g.post("/v1/chat/completions", request1)
+			if name == "first" {
+				errorRow{503, "overloaded_error", "", "overloaded", "limits.memory"}.check(t, a)
+			} else if a.status != 200 || !strings.HasPrefix(a.body, annotatedOne) || !strings.Contains(a.body, `"code":"overloaded"`) || strings.Contains(a.body, "xxx") {
+				t.Errorf("%d %.300s", a.status, a.body)
+			}
+			eventually(t, "all is given back", func() bool { return g.held() == 0 })
+			if n := up.Accepted(); n != 1 {
+				t.Errorf("the upstream was asked %d times", n)
+			}
+		})
+	}
+}
+
+// TestSlowReadersGiveUpTheirPlace when memory is short: what is held for one that takes a little now
+// and then is given back.
+func TestSlowReadersGiveUpTheirPlace(t *testing.T) {
+	text := `{"x":"` + strings.Repeat("y", 13<<20) + `"}`
+	answer := reply("200 OK", "application/json", text)
+	event := upstreamtest.Events("data: "+text+"\n\n", chunkDone) + upstreamtest.LastChunk
+	for _, c := range []struct {
+		name, answer, memory string
+		pause                time.Duration // for each 64 KiB
+		whole                bool
+	}{
+		{"an answer", answer, "24MiB", 3 * time.Second, false},
+		{"an answer, fast enough", answer, "24MiB", time.Second, true},
+		{"an answer, with memory to spare", answer, "1GiB", 3 * time.Second, true},
+		{"an event", event, "31MiB", 3 * time.Second, false},
+		{"an event, fast enough", event, "31MiB", time.Second, true},
+		{"an event, with memory to spare", event, "1GiB", 3 * time.Second, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				up := upstreamtest.NewScript(t, nil, upstreamtest.Say(c.answer))
+				g := startInMemory(t, oneModel+"limits: {memory: "+c.memory+"}\ntimeouts: {stream_keepalive: 1h, client: {write: 30s}}\naccess_log: true\n",
+					"127.0.0.1:1", up.Dial)
+				conn := g.begin(request1)
+				total, buf := 0, make([]byte, 64<<10)
+				for total < len(text) {
+					n, err := conn.Read(buf)
+					if total += n; err != nil {
+						break
+					}
+					time.Sleep(c.pause)
+				}
+				if total >= len(text) != c.whole {
+					t.Errorf("%d bytes of %d came", total, len(text))
+				}
+				g.wantNothingLeft()
+				conn.Close()
+			})
+		})
+	}
 }
 
 // TestRecycledBuffersCount like new ones.

@@ -88,8 +88,9 @@ type Parts struct {
 
 // New makes a Proxy; Apply it a configuration before it serves.
 func New(parts Parts) *Proxy {
-	// A connection would keep the buffer of the largest answer that it ever carried.
-	fasthttp.SetBodySizePoolLimit(keepBuffer, keepBuffer)
+	// A connection would keep the buffer of the largest answer that it ever carried, and of what
+	// it keeps nobody counts.
+	fasthttp.SetBodySizePoolLimit(2*freeMemory, 2*freeMemory)
 	m := parts.Metrics
 	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, accessTo: parts.Access,
 		faults: map[string]*faultKind{}}
@@ -264,7 +265,7 @@ func (p *Proxy) end(c *clientConn) {
 		p.metrics.Panics.Inc()
 		p.log.Error("panic in a request", "panic", v, "stack", string(debug.Stack()))
 		if r != nil {
-			r.panicked()
+			r.giveUp()
 			r.refuse(refusal(internal, "", "the gateway failed; the request may or may not have reached an upstream"))
 		}
 	}

@@ -90,13 +90,18 @@ func (r *request) reply(a *attempt) verdict {
 	}
 	r.copyHead(a)
 	r.replied()
-	if len(body) > keepBuffer {
-		// The request keeps its places until the client has taken what it holds.
-		r.passOver(body, len(body), true)
-		return answered
-	}
-	r.ctx.Response.SwapBody(body)
+	r.answerWith(body)
 	return answered
+}
+
+// answerWith has body be the client's. From a shared buffer it is handed over, so that the request
+// keeps its places, and the memory counts, until the client has taken it.
+func (r *request) answerWith(body []byte) {
+	if r.answer == nil {
+		r.ctx.Response.SwapBody(body)
+		return
+	}
+	r.passOver(body, len(body), true)
 }
 
 // annotatedAnswer is the body as far as readAnswer reads it, with the gateway's member in it,
@@ -113,17 +118,22 @@ func (r *request) annotatedAnswer(limit int, whole bool) (body []byte, added int
 }
 
 // readAnswer reads the body behind room bytes left free: to its end, or until it has more than
-// limit bytes, or, where it is not wanted whole, until its beginning tells what it is.
+// limit bytes or there is no memory for more, or, where it is not wanted whole, until its beginning
+// tells what it is. Its buffer follows the bytes that arrive, not the length that was announced.
 func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended bool, err error) {
 	length := r.exchange.Response.ContentLength()
-	buf = r.ctx.Response.SwapBody(nil)
-	buf = grow(buf[:0], room+max(0, min(length, limit))+firstRead)[:room]
+	most := room + limit + 1
+	if length >= 0 {
+		most = room + min(length, limit) + 1
+	}
+	buf = r.firstBuffer(room, most, whole && length >= 0)
 	for !ended {
 		if len(buf) == cap(buf) {
-			buf = grow(buf, 2*cap(buf))
+			var grown bool
+			if buf, grown = r.growAnswer(buf, nextSize(cap(buf), most, length >= 0)); !grown {
+				return buf, false, nil
+			}
 		}
-		// It has been paid for, so that it is not refused; new bodies are.
-		r.holdMemory(cap(buf))
 		n, err := r.exchange.Read(buf[len(buf):min(cap(buf), room+limit+1)])
 		buf = buf[:len(buf)+n]
 		if ended = err == io.EOF; !ended && err != nil {
@@ -139,6 +149,34 @@ func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended boo
 	return buf, true, nil
 }
 
+// firstAnswer is how much room an answer of a known length gets before any of it has arrived.
+const firstAnswer = 64 << 10
+
+// firstBuffer is what the answer's first bytes are read into, behind room bytes.
+func (r *request) firstBuffer(room, most int, known bool) []byte {
+	size := room + firstRead
+	if known {
+		size = min(most, room+firstAnswer)
+	}
+	buf := r.ctx.Response.SwapBody(nil)[:0]
+	if cap(buf) < size {
+		var grown bool
+		if buf, grown = r.growAnswer(buf, size); !grown {
+			buf = make([]byte, 0, room+firstRead)
+		}
+	}
+	return buf[:room]
+}
+
+// nextSize is how large a full buffer of size bytes becomes: up to most in steps of four where so much
+// was announced, so that little is moved twice.
+func nextSize(size, most int, announced bool) int {
+	if announced {
+		size *= 2
+	}
+	return max(min(2*size, most), size+1)
+}
+
 // How long the body of an HTTP error may take to come, if it is the answer, and while
 // something else is still to be tried.
 const (
@@ -152,6 +190,7 @@ func (r *request) hold(a *attempt) {
 	r.exchange.SetReadDeadline(earlier(r.replyDeadline(a.target, a.began), time.Now().Add(holdTime)))
 	body, _, ended, err := r.annotatedAnswer(keepBuffer/2, true)
 	if err != nil || !ended {
+		r.dropAnswer()
 		return
 	}
 	r.holding, r.held = true, body
@@ -161,7 +200,7 @@ func (r *request) hold(a *attempt) {
 // replyHeld answers with the HTTP error that was kept.
 func (r *request) replyHeld() {
 	r.copyHead(&r.attempts[len(r.attempts)-1])
-	r.ctx.Response.SwapBody(r.held)
+	r.answerWith(r.held)
 }
 
 var errCutShort = errors.New("the answer ended with its connection and is not whole JSON")
@@ -178,15 +217,6 @@ func readError(err error) error {
 		return &pool.Error{Cause: pool.ResponseTimeout, Err: err}
 	}
 	return err
-}
-
-func grow(b []byte, capacity int) []byte {
-	if cap(b) >= capacity {
-		return b
-	}
-	bigger := make([]byte, len(b), capacity)
-	copy(bigger, b)
-	return bigger
 }
 
 // annotate puts the member, with its comma, behind the brace that the body in buf[room:]
@@ -225,9 +255,8 @@ func (r *request) passOver(prefix []byte, size int, over bool) {
 	if size < 0 {
 		r.markEnd()
 	}
-	r.bytesOut = int64(len(prefix))
 	bare := r.conn.bare.Load() != bareNot
-	p := &passage{r: r, prefix: prefix, straight: size >= 0 || bare, over: over, client: toClient{r.conn}}
+	p := &passage{r: r, prefix: prefix, straight: size >= 0 || bare, over: over, client: pace{conn: r.conn}}
 	r.ctx.Response.ImmediateHeaderFlush = true
 	r.ctx.Response.SetBodyStream(p, size)
 	r.handOver()
@@ -264,20 +293,32 @@ const keepWhileAnswering = 4 << 10
 // server gets the error and closes the client's connection without ending the body.
 type passage struct {
 	r        *request
-	prefix   []byte
-	straight bool // goes out as it is: its length is announced, or its end is the connection's
-	over     bool // nothing more comes from the upstream
-	client   io.Writer
+	prefix   []byte // in r's buffer
+	straight bool   // goes out as it is: its length is announced, or its end is the connection's
+	over     bool   // nothing more comes from the upstream
+	client   pace
 }
 
 func (p *passage) Read(b []byte) (int, error) {
 	if len(p.prefix) > 0 {
 		n := copy(b, p.prefix)
-		p.prefix = p.prefix[n:]
+		p.r.bytesOut += int64(n)
+		if p.prefix = p.prefix[n:]; len(p.prefix) == 0 {
+			p.r.dropAnswer()
+		}
 		return n, nil
 	}
-	n, err := p.r.exchange.Read(b)
+	n, err := p.read(b)
 	p.r.bytesOut += int64(n)
+	return n, err
+}
+
+// read reads what the upstream still sends.
+func (p *passage) read(b []byte) (int, error) {
+	if p.over {
+		return 0, io.EOF
+	}
+	n, err := p.r.exchange.Read(b)
 	p.over = err != nil
 	if err != nil && err != io.EOF && p.r.failure == nil {
 		p.r.brokeOff(err)
@@ -292,26 +333,31 @@ func (p *passage) SupportsBodyWriteTo() bool { return p.straight }
 // WriteTo writes the body to the client's connection as it comes. The server's writer for
 // it is passed over: the head has been flushed, so that it is empty.
 func (p *passage) WriteTo(io.Writer) (total int64, err error) {
+	defer func() { p.r.bytesOut += total }()
+	p.client.start()
+	n, err := p.client.Write(p.prefix)
+	p.client.stop()
+	total, p.prefix = int64(n), nil
+	p.r.dropAnswer()
+	if err != nil || p.over {
+		return total, err
+	}
 	buf := passageBuffers.Get().(*[16 << 10]byte)
 	defer passageBuffers.Put(buf)
-	piece, rerr := p.prefix, error(nil)
-	for p.prefix = nil; ; {
-		if len(piece) > 0 {
-			n, err := p.client.Write(piece)
+	for {
+		n, rerr := p.read(buf[:])
+		if n > 0 {
+			n, err = p.client.Write(buf[:n])
 			total += int64(n)
-			if err != nil {
-				return total, err
-			}
 		}
-		if rerr == io.EOF {
+		switch {
+		case err != nil:
+			return total, err
+		case rerr == io.EOF:
 			return total, nil
-		}
-		if rerr != nil {
+		case rerr != nil:
 			return total, rerr
 		}
-		var n int
-		n, rerr = p.Read(buf[:])
-		piece = buf[:n]
 	}
 }
 

@@ -64,6 +64,7 @@ type request struct {
 	waited            time.Duration // for the client's body, between attempts, and for a turn
 
 	line     []byte // of the access log
+	answer   []byte // the shared buffer that the answer is in; nil while it fits into the connection's own
 	scratch  []byte
 	head     []byte   // of the upstream request
 	upstream [][]byte // its body, in pieces
@@ -262,7 +263,7 @@ func (r *request) finish() {
 	r.leave()
 	r.settle()
 	r.giveMemory(&r.bodyMemory)
-	r.giveMemory(&r.answerMemory)
+	r.dropAnswer()
 	if r.inKeyGate {
 		r.key.Gate.Leave()
 	}
@@ -288,8 +289,8 @@ func (r *request) finish() {
 	r.releaseStruct()
 }
 
-// panicked notes that the newest attempt, if it is still under way, cannot go on.
-func (r *request) panicked() {
+// giveUp notes that the gateway ends the newest attempt, if it is still under way, for a reason of its own.
+func (r *request) giveUp() {
 	if n := len(r.attempts); n > 0 && r.attempts[n-1].entered {
 		a := &r.attempts[n-1]
 		a.took, a.failed, a.cause = time.Since(a.began), true, pool.GatewayFailed

@@ -37,9 +37,12 @@ type stream struct {
 
 	reader sse.Reader
 	writer sse.Writer
+	client pace // what writer writes to
 	event  sse.Event
 	held   []byte // comments before the first event
 	member []byte
+	idle   func() error   // beforeRead and
+	holds  func(int) bool // hold, made once
 
 	silent time.Duration // how long there had been none when the head went out
 
@@ -58,6 +61,7 @@ func (p *Proxy) acquireStream() *stream {
 	s, _ := p.streams.Get().(*stream)
 	if s == nil {
 		s = &stream{proxy: p, first: make(chan error, 1), verdict: make(chan bool, 1)}
+		s.idle, s.holds = s.beforeRead, s.hold
 	}
 	return s
 }
@@ -122,8 +126,9 @@ func (r *request) replyStream(a *attempt) verdict {
 // begin is the verdict to pass on. head is the answer's, which the server has written; nil if it
 // has gone out, or never will.
 func (s *stream) begin(head []byte) {
+	s.client.conn = s.r.conn
 	s.writer.Bare = s.r.conn.bare.Load() != bareNot
-	s.writer.Start(toClient{s.r.conn}, head, s.target.Timeouts.StreamKeepalive.Std(), s.silent)
+	s.writer.Start(&s.client, head, s.target.Timeouts.StreamKeepalive.Std(), s.silent)
 	s.verdict <- true
 }
 
@@ -136,8 +141,13 @@ func (r *request) firstEventDeadline(a *attempt) time.Time {
 
 func (r *request) lostStream(a *attempt, err error) verdict {
 	if errors.Is(err, errPanic) {
-		r.panicked()
+		r.giveUp()
 		r.failed = refusal(internal, "", "the gateway failed while it waited for the upstream")
+		return over
+	}
+	if errors.Is(err, sse.ErrNoRoom) {
+		r.giveUp()
+		r.failed = r.outOfMemory()
 		return over
 	}
 	cause := streamCause(err, false)
@@ -162,6 +172,10 @@ func streamCause(err error, began bool) pool.Cause {
 // run is the stream's goroutine.
 func (s *stream) run(*bufio.Writer) {
 	err := s.readFirst()
+	if err != nil { // another attempt may follow
+		s.reader.Reset(nil, 0, nil, nil)
+		s.r.holdEvent(0)
+	}
 	s.first <- err
 	if !s.passing && !<-s.verdict {
 		s.writer.Stop()
@@ -195,7 +209,7 @@ func (s *stream) readFirst() (err error) {
 			err = s.panicked(v)
 		}
 	}()
-	s.reader.Reset(s.r.exchange, int(s.r.snapshot.config.Limits.Response), s.beforeRead)
+	s.reader.Reset(s.r.exchange, int(s.r.snapshot.config.Limits.Response), s.idle, s.holds)
 	for {
 		if err := s.reader.Next(&s.event); err != nil {
 			if err == io.EOF {
@@ -250,6 +264,9 @@ var (
 	errTotal      = errors.New("timeouts.stream_total is over")
 )
 
+// hold has the reader's buffers count.
+func (s *stream) hold(n int) bool { return s.r.holdEvent(n) }
+
 // beforeRead runs before each read that may wait: what has come leaves, and the next bytes
 // get their time.
 func (s *stream) beforeRead() error {
@@ -259,7 +276,6 @@ func (s *stream) beforeRead() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	s.r.holdMemory(s.reader.Size())
 	now := time.Now()
 	if s.fresh {
 		if !s.came.IsZero() {
@@ -347,6 +363,9 @@ func (s *stream) breakOff(err error) {
 		r.failure = refusal(internal, "", "the gateway failed; the answer is incomplete")
 	case errors.Is(err, errTotal) || !s.until.IsZero() && isTimeout(err) && !time.Now().Before(s.until):
 		r.failure = refusal(upstreamTimeout, "", "the stream took longer than timeouts.stream_total; the answer is incomplete")
+	case errors.Is(err, sse.ErrNoRoom):
+		r.failure = refusal(overloaded, "", "the gateway has no memory left (limits.memory) for an event of this length; the answer is incomplete")
+		r.giveUp()
 	default:
 		r.failure = r.fail(a, &pool.Error{Cause: cause, Err: err})
 	}
@@ -381,12 +400,8 @@ func (s *stream) finish() {
 }
 
 func (s *stream) release() {
-	if s.reader.Size() > keepBuffer {
-		s.reader = sse.Reader{}
-	} else {
-		s.reader.Reset(nil, 0, nil)
-	}
-	s.r, s.target, s.event = nil, nil, sse.Event{}
+	s.reader.Reset(nil, 0, nil, nil)
+	s.r, s.target, s.event, s.client.conn = nil, nil, sse.Event{}, nil
 	s.held, s.member = s.held[:0], s.member[:0]
 	s.annotated, s.ended, s.last, s.began, s.passing, s.fresh, s.until, s.came, s.drained = false, false, false, false, false, false, time.Time{}, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it

@@ -118,6 +118,11 @@ var wholeAnswers = map[string]string{
 	"stream": "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(streamEvents(20)) + "0\r\n\r\n",
 }
 
+// jsonAnswer is an answer with a text of size bytes.
+func jsonAnswer(size int) string {
+	return reply("200 OK", "application/json", `{"id":"x","choices":[{"message":{"content":"`+strings.Repeat("word ", size/5)+`"}}],"usage":{"prompt_tokens":9,"completion_tokens":9}}`)
+}
+
 func streamEvents(n int) string {
 	return strings.Repeat(`data: {"id":"x","choices":[{"delta":{"content":"word"}}]}`+"\n\n", n) + "data: [DONE]\n\n"
 }
@@ -148,6 +153,7 @@ func BenchmarkRequest(b *testing.B) {
 	body10K := strings.Replace(chatBody, "hi", strings.Repeat("word ", 2000), 1)
 	for _, c := range []struct{ name, answer, body string }{
 		{"300B", wholeAnswers["plain"], chatBody}, {"10KB", wholeAnswers["plain"], body10K}, {"stream", wholeAnswers["stream"], chatBody},
+		{"answer=50KB", jsonAnswer(50 << 10), chatBody}, {"answer=1MB", jsonAnswer(1 << 20), chatBody}, {"answer=8MB", jsonAnswer(8 << 20), chatBody},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			w := startWhole(b, oneModel, c.answer)

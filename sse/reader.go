@@ -11,8 +11,12 @@ import (
 	"io"
 )
 
-// ErrTooLong is returned by Reader.Next for an event longer than the Reader's limit.
-var ErrTooLong = errors.New("event is longer than the limit")
+var (
+	// ErrTooLong is returned by Reader.Next for an event longer than the Reader's limit.
+	ErrTooLong = errors.New("event is longer than the limit")
+	// ErrNoRoom is returned by Reader.Next for an event for which hold refused a buffer.
+	ErrNoRoom = errors.New("there is no memory for an event of this length")
+)
 
 // Source is a stream body.
 type Source interface {
@@ -45,6 +49,7 @@ type Reader struct {
 	src     Source
 	max     int
 	idle    func() error
+	hold    func(int) bool
 	buf     []byte
 	begin   int   // of the block being read
 	line    int   // of its line being read
@@ -61,9 +66,15 @@ type Reader struct {
 
 // Reset makes r read from src. An event longer than max bytes is an error. idle, if
 // not nil, is called before each read that might wait, so that what came before can be
-// sent on first; its error ends the reading. The Reader keeps its buffer from use to use.
-func (r *Reader) Reset(src Source, max int, idle func() error) {
-	*r = Reader{src: src, max: max, idle: idle, buf: r.buf, join: r.join, first: true}
+// sent on first; its error ends the reading. hold, if not nil, is called before the Reader's
+// buffers grow, with the bytes that they would take, and when they are smaller again; false
+// refuses the growth. The Reader keeps small buffers from use to use, large ones only while an
+// event needs them.
+func (r *Reader) Reset(src Source, max int, idle func() error, hold func(bytes int) bool) {
+	*r = Reader{src: src, max: max, idle: idle, hold: hold, buf: r.buf, join: r.join, first: true}
+	if r.Size() > keepSize {
+		r.buf, r.join = nil, nil
+	}
 }
 
 // Size is how many bytes of buffer the Reader holds on to.
@@ -73,6 +84,8 @@ func (r *Reader) Size() int { return cap(r.buf) + cap(r.join) }
 const (
 	firstRead = 4 << 10
 	fastRead  = 16 << 10
+	// keepSize is how much of both buffers is kept when no event needs more.
+	keepSize = 2 * fastRead
 )
 
 // Next returns the next block in e. The error is io.EOF after the last; a stream that
@@ -82,16 +95,16 @@ func (r *Reader) Next(e *Event) error {
 	r.begin, r.line, r.some = r.look, r.look, false
 	for {
 		if n := r.scan(); n > 0 {
-			r.parse(e, r.buf[r.begin:n])
+			err := r.parse(e, r.buf[r.begin:n])
 			e.Whole = true
-			return nil
+			return err
 		}
 		if r.err != nil {
 			if r.err == io.EOF && r.begin < r.end {
 				r.look = r.end
-				r.parse(e, r.buf[r.begin:r.end])
+				err := r.parse(e, r.buf[r.begin:r.end])
 				e.Whole = string(e.Raw) == "\n" // of the CR LF that ended the block before
-				return nil
+				return err
 			}
 			return r.err
 		}
@@ -143,25 +156,16 @@ func (r *Reader) scan() int {
 	return 0
 }
 
-// fill reads more, after making room.
+// fill reads more.
 func (r *Reader) fill() error {
-	if r.begin > 0 && r.end == len(r.buf) || r.begin == r.end {
-		n := copy(r.buf, r.buf[r.begin:r.end])
-		r.line -= r.begin
-		r.look -= r.begin
-		r.begin, r.end = 0, n
-	}
+	r.makeRoom()
 	if r.end-r.begin >= r.max {
 		return ErrTooLong
 	}
 	if r.end == len(r.buf) || r.filled && len(r.buf) < fastRead {
-		size := max(2*len(r.buf), firstRead)
-		if r.filled {
-			size = max(size, fastRead)
+		if err := r.grow(); err != nil {
+			return err
 		}
-		bigger := make([]byte, min(size, r.max))
-		copy(bigger, r.buf[:r.end])
-		r.buf = bigger
 	}
 	if r.idle != nil && !r.src.Ready() {
 		if err := r.idle(); err != nil {
@@ -176,10 +180,51 @@ func (r *Reader) fill() error {
 	return nil
 }
 
+// grow doubles the buffer.
+func (r *Reader) grow() error {
+	size := max(2*len(r.buf), firstRead)
+	if r.filled {
+		size = max(size, fastRead)
+	}
+	size = min(size, r.max)
+	if !r.holds(r.Size() + size) {
+		return ErrNoRoom
+	}
+	bigger := make([]byte, size)
+	copy(bigger, r.buf[:r.end])
+	r.buf = bigger
+	r.holds(r.Size())
+	return nil
+}
+
+// makeRoom moves what is in the buffer to its front where nothing else fits, and lets large buffers
+// go that an event before has needed.
+func (r *Reader) makeRoom() {
+	n := r.end - r.begin
+	large := r.Size() > keepSize && n <= fastRead/2
+	if !large && n > 0 && r.end < len(r.buf) {
+		return
+	}
+	to := r.buf
+	if large {
+		to, r.join = make([]byte, fastRead), nil
+	}
+	copy(to, r.buf[r.begin:r.end])
+	r.buf = to
+	r.line -= r.begin
+	r.look -= r.begin
+	r.begin, r.end = 0, n
+	if large {
+		r.holds(r.Size())
+	}
+}
+
+func (r *Reader) holds(bytes int) bool { return r.hold == nil || r.hold(bytes) }
+
 var byteOrderMark = []byte("\xEF\xBB\xBF")
 
 // parse fills e from the block raw.
-func (r *Reader) parse(e *Event, raw []byte) {
+func (r *Reader) parse(e *Event, raw []byte) error {
 	*e = Event{Raw: raw, DataAt: -1}
 	at, fields := 0, 0
 	if r.first {
@@ -208,13 +253,31 @@ func (r *Reader) parse(e *Event, raw []byte) {
 				break
 			}
 			if fields == 2 {
-				r.join = append(r.join[:0], e.Data...)
+				if err := r.startJoin(len(raw)); err != nil {
+					return err
+				}
+				r.join = append(r.join, e.Data...)
 			}
 			r.join = append(append(r.join, '\n'), value...)
 			e.Data = r.join
 		}
 		at = next
 	}
+	return nil
+}
+
+// startJoin empties join and has it take the data of an event of size bytes.
+func (r *Reader) startJoin(size int) error {
+	r.join = r.join[:0]
+	if size <= cap(r.join) {
+		return nil
+	}
+	r.join = nil
+	if !r.holds(r.Size() + size) {
+		return ErrNoRoom
+	}
+	r.join = make([]byte, 0, size)
+	return nil
 }
 
 var colon = []byte{':'}

@@ -37,7 +37,7 @@ type seen struct{ Name, Data string }
 func read(t testing.TB, max int, parts ...[]byte) (events []seen, raw []byte, err error) {
 	whole := len(bytes.Join(parts, nil))
 	var r Reader
-	r.Reset(&pieces{left: parts}, max, nil)
+	r.Reset(&pieces{left: parts}, max, nil, nil)
 	var e Event
 	for {
 		if err = r.Next(&e); err != nil {
@@ -117,7 +117,7 @@ func TestReaderHoldsNothingBack(t *testing.T) {
 	for _, whole := range []string{"data: a\n\n", "data: a\r\n\r\n", "data: a\r\r", ": c\n", ": c\r\n", "event: x\ndata: y\n\n"} {
 		src := &pieces{left: [][]byte{[]byte(whole), []byte("data: next\n\n")}}
 		var r Reader
-		r.Reset(src, 1<<20, nil)
+		r.Reset(src, 1<<20, nil, nil)
 		var e Event
 		if err := r.Next(&e); err != nil || string(e.Raw) != whole || len(src.left) != 1 {
 			t.Errorf("%q: got %q, %v, with %d reads left", whole, e.Raw, err, len(src.left))
@@ -129,7 +129,7 @@ func TestReaderCallsIdleOnlyBeforeWaiting(t *testing.T) {
 	idles := 0
 	src := &pieces{ready: true, left: [][]byte{[]byte("data: a\n\nda"), []byte("ta: b\n\n")}}
 	var r Reader
-	r.Reset(src, 1<<20, func() error { idles++; return nil })
+	r.Reset(src, 1<<20, func() error { idles++; return nil }, nil)
 	var e Event
 	for r.Next(&e) == nil {
 	}
@@ -137,7 +137,7 @@ func TestReaderCallsIdleOnlyBeforeWaiting(t *testing.T) {
 		t.Errorf("idle was called %d times, want 1", idles)
 	}
 	stop := errors.New("stop")
-	r.Reset(&pieces{left: [][]byte{[]byte("data: a\n\n")}}, 1<<20, func() error { return stop })
+	r.Reset(&pieces{left: [][]byte{[]byte("data: a\n\n")}}, 1<<20, func() error { return stop }, nil)
 	if err := r.Next(&e); err != stop {
 		t.Errorf("idle's error was not given out: %v", err)
 	}
@@ -154,12 +154,46 @@ func TestReaderLongEvents(t *testing.T) {
 	}
 }
 
+// TestReaderAsksForMemory before its buffers grow, and lets them go after the event that needed them.
+func TestReaderAsksForMemory(t *testing.T) {
+	long := "data: " + strings.Repeat("x", 1<<20) + "\n\n"
+	lines := strings.Repeat("data: y\n", 1<<17) + "\n"
+	short := "data: z\n\n"
+	var r Reader
+	var e Event
+	held, most := 0, 8<<20
+	hold := func(n int) bool {
+		if n > most {
+			return false
+		}
+		held = n
+		return true
+	}
+	for _, event := range []string{long, lines} {
+		r.Reset(&pieces{left: [][]byte{[]byte(event), []byte(short), []byte(short)}}, 16<<20, nil, hold)
+		for i := range 3 {
+			if err := r.Next(&e); err != nil {
+				t.Fatal(err)
+			}
+			if large := i == 0; large != (held >= len(e.Data) && held > 1<<20) || held > keepSize && held < r.Size() {
+				t.Errorf("event %d: %d bytes are held, of a reader of %d", i, held, r.Size())
+			}
+		}
+		most = 1 << 20
+		r.Reset(&pieces{left: [][]byte{[]byte(event)}}, 16<<20, nil, hold)
+		if err := r.Next(&e); err != ErrNoRoom {
+			t.Errorf("without room: %v", err)
+		}
+		most = 8 << 20
+	}
+}
+
 func TestReaderDoesNotAllocate(t *testing.T) {
 	part := []byte("data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n")
 	src := &pieces{}
 	var r Reader
 	var e Event
-	r.Reset(src, 1<<20, nil)
+	r.Reset(src, 1<<20, nil, nil)
 	left := make([][]byte, 1)
 	if n := testing.AllocsPerRun(1000, func() {
 		left[0] = part
@@ -199,7 +233,7 @@ func BenchmarkReader(b *testing.B) {
 	src := &pieces{ready: true}
 	var r Reader
 	var e Event
-	r.Reset(src, 1<<20, nil)
+	r.Reset(src, 1<<20, nil, nil)
 	left := make([][]byte, 1)
 	b.SetBytes(int64(len(sixteen)))
 	b.ReportAllocs()
@@ -221,7 +255,7 @@ func BenchmarkPipe(b *testing.B) {
 	var r Reader
 	var w Writer
 	var e Event
-	r.Reset(src, 1<<20, nil)
+	r.Reset(src, 1<<20, nil, nil)
 	w.Start(io.Discard, nil, time.Hour, 0)
 	defer w.Stop()
 	left := make([][]byte, 1)

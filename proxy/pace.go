@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// slowest is how much of what is held for it a client must take within each timeouts.client.write
+// while memory is short.
+const slowest = 1 << 20
+
+var errTooSlow = errors.New("the client takes what is held for it too slowly, and memory is short (limits.memory)")
+
+// pace writes to a client what the gateway holds in memory for it, and bounds how long that may
+// take: bytes in memory cost as much as the time they stay there. The client's connection alone
+// would wait timeouts.client.write for every few bytes.
+type pace struct {
+	conn *clientConn
+	// Atomic, for a stream's keep-alive is written from another goroutine.
+	began atomic.Int64 // when something large began to be written; 0 while nothing is
+	taken atomic.Int64 // bytes since then
+}
+
+func (p *pace) start() {
+	p.taken.Store(0)
+	p.began.Store(time.Now().UnixNano())
+}
+
+func (p *pace) stop() { p.began.Store(0) }
+
+func (p *pace) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		if p.late() {
+			return n, errTooSlow
+		}
+		var m int
+		m, err = p.conn.send(b[n:min(len(b), n+writePiece)])
+		n += m
+		p.taken.Add(int64(m))
+	}
+	return n, err
+}
+
+// late reports whether the client has taken too long. It may take what it likes while half of
+// limits.memory is free.
+func (p *pace) late() bool {
+	began := p.began.Load()
+	memory := p.conn.all.memory
+	if began == 0 || memory.Limit() == 0 || memory.InFlight() <= memory.Limit()/2 {
+		return false
+	}
+	may := p.conn.all.writeTimeout()
+	may += time.Duration(float64(may) * float64(p.taken.Load()) / slowest)
+	return time.Since(time.Unix(0, began)) > may
+}
