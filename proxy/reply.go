@@ -122,11 +122,15 @@ func (r *request) annotatedAnswer(limit int, whole bool) (body []byte, added int
 // tells what it is. Its buffer follows the bytes that arrive, not the length that was announced.
 func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended bool, err error) {
 	length := r.exchange.Response.ContentLength()
+	if !whole {
+		limit = min(limit, mostBeginning)
+	}
 	most := room + limit + 1
 	if length >= 0 {
 		most = room + min(length, limit) + 1
 	}
 	buf = r.firstBuffer(room, most, whole && length >= 0)
+	looked := 0 // how far a beginning has been looked at
 	for !ended {
 		if len(buf) == cap(buf) {
 			var grown bool
@@ -139,7 +143,7 @@ func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended boo
 		if ended = err == io.EOF; !ended && err != nil {
 			return nil, false, readError(err)
 		}
-		if !whole && settled(buf[room:]) || len(buf) > room+limit {
+		if !whole && settled(buf[room:], &looked) || len(buf) > room+limit {
 			return buf, ended, nil
 		}
 	}
@@ -205,9 +209,17 @@ func (r *request) replyHeld() {
 
 var errCutShort = errors.New("the answer ended with its connection and is not whole JSON")
 
-// settled reports whether a body's beginning tells if it is an object, and an empty one.
-func settled(body []byte) bool {
-	return len(body) > 0 && (body[0] != '{' || skipSpace(body, 1) < len(body))
+// mostBeginning is how much of a body that passes through is kept back to find out what it is.
+const mostBeginning = 64 << 10
+
+// settled reports whether a body's beginning tells if it is an object, and an empty one. What is
+// before looked are its brace and white space.
+func settled(body []byte, looked *int) bool {
+	if len(body) == 0 || body[0] != '{' {
+		return len(body) > 0
+	}
+	*looked = skipSpace(body, max(1, *looked))
+	return *looked < len(body)
 }
 
 // readError is what an error of reading an answer's body says of the attempt.
@@ -227,7 +239,11 @@ func annotate(buf []byte, room int, member []byte, may bool) []byte {
 	if !may || len(body) == 0 || body[0] != '{' {
 		return buf[:copy(buf, body)]
 	}
-	if next := skipSpace(body, 1); next < len(body) && body[next] == '}' {
+	next := skipSpace(body, 1)
+	if next == len(body) { // nobody knows whether a comma is needed
+		return buf[:copy(buf, body)]
+	}
+	if body[next] == '}' {
 		n := copy(buf[1:], member[:len(member)-1]) // an empty object gets no comma
 		buf[0] = '{'
 		return buf[:1+n+copy(buf[1+n:], body[1:])]

@@ -247,7 +247,7 @@ func (s *stream) passHeld() error {
 	if err != nil {
 		return &clientError{err}
 	}
-	return s.flush()
+	return nil
 }
 
 func (s *stream) flush() error {
@@ -270,11 +270,14 @@ func (s *stream) hold(n int) bool { return s.r.holdEvent(n) }
 // beforeRead runs before each read that may wait: what has come leaves, and the next bytes
 // get their time.
 func (s *stream) beforeRead() error {
-	if !s.began {
-		return nil // the first event's deadline is set
+	if !s.began && !s.passing {
+		return nil
 	}
 	if err := s.flush(); err != nil {
 		return err
+	}
+	if !s.began {
+		return nil // the first event's deadline is set
 	}
 	now := time.Now()
 	if s.fresh {

@@ -8,8 +8,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
+	"sluice/internal/growth"
 	"sluice/internal/upstreamtest"
 	"sluice/sse"
 )
@@ -130,7 +130,7 @@ func liveHeap() int64 {
 func TestEventsTakeLinearTime(t *testing.T) {
 	for name := range denseEvents(1) {
 		t.Run(name, func(t *testing.T) {
-			linear(t, func(n int) func() {
+			growth.Linear(t, name, func(n int) func() {
 				data := []byte(strings.TrimPrefix(denseEvents(n)[name], "data: "))
 				s := &stream{event: sse.Event{Data: data}}
 				var u usage
@@ -144,25 +144,35 @@ func TestEventsTakeLinearTime(t *testing.T) {
 	}
 }
 
-// linear fails if what work makes for four times the size takes far more than four times as long.
-// Each is the best of several runs, in turn, so that a busy machine slows both.
-func linear(t *testing.T, work func(n int) func()) {
-	t.Helper()
-	const size = 256 << 10
-	small, large := work(size), work(4*size)
-	var ratio float64
-	for range 5 { // other work on the machine can spoil a round
-		least := [2]time.Duration{1 << 62, 1 << 62}
-		for range 5 {
-			for i, run := range [...]func(){small, large} {
-				began := time.Now()
-				run()
-				least[i] = min(least[i], time.Since(began))
+// TestBeginningsTakeLinearTime: what drips is not looked at again and again.
+func TestBeginningsTakeLinearTime(t *testing.T) {
+	growth.Linear(t, "spaces", func(n int) func() {
+		body := []byte("{" + strings.Repeat(" ", n))
+		return func() {
+			looked := 0
+			for i := range body {
+				if settled(body[:i+1], &looked) {
+					t.Fatal("it is settled")
+				}
 			}
 		}
-		if ratio = float64(least[1]) / float64(least[0]); ratio < 8 { // 4, or 16 for the square
-			return
+	})
+}
+
+// TestDrippedSpaces: white space behind a brace is kept back only for so long, and a body of it passes
+// as it is.
+func TestDrippedSpaces(t *testing.T) {
+	for _, c := range []struct{ body, want string }{
+		{"{" + strings.Repeat(" ", 1000) + `"a":1}`, "{" + ours + "," + strings.Repeat(" ", 1000) + `"a":1}`},
+		{"{" + strings.Repeat(" ", 1000) + `}`, "{" + ours + strings.Repeat(" ", 1000) + `}`},
+		{"{" + strings.Repeat(" ", 100_000) + `"a":1}`, "{" + strings.Repeat(" ", 100_000) + `"a":1}`},
+		{"{" + strings.Repeat(" ", 1000), "{" + strings.Repeat(" ", 1000)},
+		{"{", "{"},
+	} {
+		up := upstreamtest.NewRaw(t, upstreamtest.Reply(reply("200 OK", "text/plain", c.body)))
+		g := start(t, oneModel, up.Address())
+		if a := g.post("/v1/chat/completions", plainM); a.status != 200 || a.body != c.want || a.err != nil {
+			t.Errorf("%.20q of %d bytes: %d, %.80q of %d, %v", c.body, len(c.body), a.status, a.body, len(a.body), a.err)
 		}
 	}
-	t.Errorf("four times the bytes take %.1f times as long", ratio)
 }

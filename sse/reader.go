@@ -282,17 +282,28 @@ func (r *Reader) startJoin(size int) error {
 
 var colon = []byte{':'}
 
-// lineEnd is where the first LF or CR of b stands, -1 without one.
+// firstWindow is how far a line's end is looked for at first, once lines may end in CR.
+const firstWindow = 256
+
+// lineEnd is where the first LF or CR of b stands, -1 without one. Where both may come, neither is
+// searched for much farther than the other is: else each of many lines that end in one of them would
+// cost a search through all that follow.
 func (r *Reader) lineEnd(b []byte) int {
-	lf := bytes.IndexByte(b, '\n')
 	if !r.returns {
-		return lf
+		return bytes.IndexByte(b, '\n')
 	}
-	if lf >= 0 {
-		b = b[:lf]
+	for from, size := 0, firstWindow; from < len(b); from, size = from+size, 2*size {
+		window := b[from:min(len(b), from+size)]
+		end := bytes.IndexByte(window, '\n')
+		if end >= 0 {
+			window = window[:end]
+		}
+		if cr := bytes.IndexByte(window, '\r'); cr >= 0 {
+			end = cr
+		}
+		if end >= 0 {
+			return from + end
+		}
 	}
-	if cr := bytes.IndexByte(b, '\r'); cr >= 0 {
-		return cr
-	}
-	return lf
+	return -1
 }

@@ -3,12 +3,15 @@ package sse
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sluice/internal/growth"
 )
 
 // pieces is a Source that gives one piece a read.
@@ -186,6 +189,54 @@ func TestReaderAsksForMemory(t *testing.T) {
 		}
 		most = 8 << 20
 	}
+}
+
+// TestReaderTakesLinearTime for whatever comes, however it is cut.
+func TestReaderTakesLinearTime(t *testing.T) {
+	for name, line := range map[string]string{
+		"CR":                   "data: a\r",
+		"CR, events":           "data: a\r\r",
+		"CR LF":                "data: a\r\n",
+		"LF after a CR":        "data: a\n",
+		"LF, long, after CR":   "data: " + strings.Repeat("a", 1000) + "\n\n",
+		"blank lines of CR":    "\r",
+		"blank lines of LF":    "\n",
+		"comments":             ":\n",
+		"comments of CR":       ":\r",
+		"comments in an event": "data: a\n:\n:\n",
+		"colons":               "data: ::::",
+		"names":                "event: a\n",
+		"half a byte order":    "\xEF\xBB",
+	} {
+		for _, piece := range []int{1, 100, 1 << 30} {
+			growth.Linear(t, fmt.Sprintf("%s in pieces of %d", name, piece), func(n int) func() {
+				text := []byte("data: a\r" + strings.Repeat(line, n/len(line)))
+				return func() {
+					var r Reader
+					var e Event
+					r.Reset(&even{text: text, size: piece}, 1<<30, nil, nil)
+					for r.Next(&e) == nil {
+					}
+				}
+			})
+		}
+	}
+}
+
+// even is a Source of pieces of one size.
+type even struct {
+	text []byte
+	size int
+}
+
+func (s *even) Ready() bool { return true }
+
+func (s *even) Read(b []byte) (int, error) {
+	n := copy(b[:min(len(b), s.size)], s.text)
+	if s.text = s.text[n:]; n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 func TestReaderDoesNotAllocate(t *testing.T) {
