@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // accessLog takes the lines of requests that have ended and writes them from a goroutine of its own. A
@@ -209,6 +211,7 @@ func (r *request) errorKind() string {
 		return kindTable[f.kind].fault
 	case n == 0:
 		return ""
+	case r.attempts[n-1].status == fasthttp.StatusNotModified: // which the client has asked for
 	case r.attempts[n-1].status/100 == 4 && !retryable(r.attempts[n-1].status):
 		return faultRejected
 	case r.attempts[n-1].status/100 != 2:

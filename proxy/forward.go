@@ -150,6 +150,8 @@ func (r *request) attempt(a *attempt) verdict {
 	case a.status == 401, a.status == 402, a.status == 403:
 		// It is the gateway's credential that was refused, not the client's.
 		return r.lost(a, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(a.status)})
+	case a.status == fasthttp.StatusNotModified && r.conditional():
+		return r.reply(a)
 	case a.status/100 == 3:
 		return r.lost(a, &pool.Error{Cause: pool.Redirected, Err: errStatus(a.status)})
 	case a.status/100 != 2:
@@ -160,6 +162,13 @@ func (r *request) attempt(a *attempt) verdict {
 		return r.replyStream(a)
 	}
 	return r.reply(a)
+}
+
+// conditional reports whether the client has asked for an answer only if it is another than one that
+// it has.
+func (r *request) conditional() bool {
+	h := &r.ctx.Request.Header
+	return len(h.Peek(fasthttp.HeaderIfNoneMatch)) > 0 || len(h.Peek(fasthttp.HeaderIfModifiedSince)) > 0
 }
 
 // readAnswerHops reads the answer's Connection headers. False if they name too much.

@@ -147,7 +147,9 @@ func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended boo
 			return buf, ended, nil
 		}
 	}
-	if isJSON(r.exchange.Response.ContentType()) && length == pool.UntilClose && len(buf) > room && !json.Valid(buf[room:]) {
+	// What is encoded can only be believed.
+	h := &r.exchange.Response
+	if length == pool.UntilClose && isJSON(h.ContentType()) && len(h.ContentEncoding()) == 0 && len(buf) > room && !json.Valid(buf[room:]) {
 		return nil, false, errCutShort
 	}
 	return buf, true, nil
