@@ -51,22 +51,37 @@ func (s *stream) writeEvent() error {
 		if !s.annotated {
 			if at := bytes.IndexByte(e.Data, '{'); at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {
 				s.annotated = true
-				return s.writeAnnotated(at + 1)
+				return s.writeAnnotated(at)
 			}
 		}
 	}
 	return s.write(e.Raw)
 }
 
-// writeAnnotated writes the block with the member behind the brace, which ends at behind in
-// the event's data.
-func (s *stream) writeAnnotated(behind int) error {
+// writeAnnotated writes the block with the member in the object that begins at a place in the event's
+// data. One that the object has is replaced, but in data of several lines, where it stays.
+func (s *stream) writeAnnotated(at int) error {
 	e := &s.event
-	if next := skipSpace(e.Data, behind); next < len(e.Data) && e.Data[next] != '}' {
+	object, behind := e.Data[at:], e.DataAt+at+1
+	if bytes.IndexByte(object, '\n') >= 0 {
+		if hasGateway(object) {
+			return s.write(e.Raw)
+		}
+		return s.write(e.Raw[:behind], s.memberBefore(object), e.Raw[behind:])
+	}
+	rest, free := withoutGateway(object, true)
+	if !free {
+		return s.write(e.Raw)
+	}
+	return s.write(e.Raw[:behind], s.memberBefore(rest), rest[1:], e.Raw[e.DataAt+len(e.Data):])
+}
+
+// memberBefore is the member as it stands before those that object has.
+func (s *stream) memberBefore(object []byte) []byte {
+	if next := skipSpace(object, 1); next < len(object) && object[next] != '}' {
 		s.member = append(s.member, ',')
 	}
-	at := e.DataAt + behind
-	return s.write(e.Raw[:at], s.member, e.Raw[at:])
+	return s.member
 }
 
 func (s *stream) write(parts ...[]byte) error {

@@ -113,8 +113,15 @@ func (r *request) annotatedAnswer(limit int, whole bool) (body []byte, added int
 	if err != nil {
 		return nil, 0, false, err
 	}
-	body = annotate(buf, room, r.scratch, len(r.exchange.Response.ContentEncoding()) == 0)
-	return body, len(body) - (len(buf) - room), ended, nil
+	may := len(r.exchange.Response.ContentEncoding()) == 0
+	before := len(buf) - room
+	if may {
+		var rest []byte
+		rest, may = withoutGateway(buf[room:], ended)
+		buf = buf[len(buf)-len(rest)-room:] // what was taken out is room, too
+	}
+	body = annotate(buf, room, r.scratch, may)
+	return body, len(body) - before, ended, nil
 }
 
 // readAnswer reads the body behind room bytes left free: to its end, or until it has more than

@@ -1,0 +1,66 @@
+package proxy
+
+import "bytes"
+
+// gatewayName is the member that says who answered. An upstream that is a gateway of this kind too
+// has one already; ours takes its place, for no name may stand twice in an object.
+var gatewayName = []byte(`"gateway"`)
+
+// withoutGateway takes the upstream's gateway members out of a JSON object, in place. Of a beginning,
+// which is not whole, only the first member is looked at. free is false if one stays.
+func withoutGateway(object []byte, whole bool) (rest []byte, free bool) {
+	for beginsWithGateway(object) {
+		w := walkObject(object)
+		if !w.next() {
+			return object, false // not all of it is here
+		}
+		next := w.at - 1 // which is not before its comma
+		if end := skipSpace(object, w.valueTo); end < len(object) && object[end] == '}' {
+			next = end - 1
+		} else if w.at == len(object) {
+			return object, false
+		}
+		object = object[next:]
+		object[0] = '{'
+	}
+	if whole && mayName(object, gatewayName) {
+		blankGateways(object)
+	}
+	return object, true
+}
+
+// beginsWithGateway reports whether the object's first member is called so.
+func beginsWithGateway(object []byte) bool {
+	if len(object) == 0 || object[0] != '{' {
+		return false
+	}
+	begin := skipSpace(object, 1)
+	end, value := nameEnd(object, begin)
+	return value >= 0 && isText(object[begin:end], "gateway")
+}
+
+// blankGateways overwrites later members called so, and the comma before each, with spaces.
+func blankGateways(object []byte) {
+	for w := walkObject(object); w.next(); {
+		if string(w.name()) != "gateway" {
+			continue
+		}
+		comma := bytes.LastIndexByte(object[:w.begin], ',')
+		for i := comma; i < w.valueTo; i++ {
+			object[i] = ' '
+		}
+	}
+}
+
+// hasGateway reports whether one of the object's members is called so.
+func hasGateway(object []byte) bool {
+	if !mayName(object, gatewayName) {
+		return false
+	}
+	for w := walkObject(object); w.next(); {
+		if string(w.name()) == "gateway" {
+			return true
+		}
+	}
+	return false
+}
