@@ -207,6 +207,9 @@ func TestSlowReadersGiveUpTheirPlace(t *testing.T) {
 					t.Errorf("%d bytes of %d came", total, len(text))
 				}
 				g.wantNothingLeft()
+				if left := strings.Contains(g.log.String(), `"error":"caller_left"`); left == c.whole {
+					t.Errorf("%s", g.log)
+				}
 				conn.Close()
 			})
 		})

@@ -262,8 +262,7 @@ func (p *Proxy) end(c *clientConn) {
 	v := recover()
 	r := c.current
 	if v != nil {
-		p.metrics.Panics.Inc()
-		p.log.Error("panic in a request", "panic", v, "stack", string(debug.Stack()))
+		p.panicked("panic in a request", v)
 		if r != nil {
 			r.giveUp()
 			r.refuse(refusal(internal, "", "the gateway failed; the request may or may not have reached an upstream"))
@@ -273,6 +272,19 @@ func (p *Proxy) end(c *clientConn) {
 		c.current = nil
 		r.finish()
 	}
+}
+
+// recovered is deferred where a panic has no other consequence than to be told.
+func (p *Proxy) recovered(what string) {
+	if v := recover(); v != nil {
+		p.panicked(what, v)
+	}
+}
+
+// panicked tells of a panic that was recovered.
+func (p *Proxy) panicked(what string, v any) {
+	p.metrics.Panics.Inc()
+	p.log.Error(what, "panic", v, "stack", string(debug.Stack()))
 }
 
 // serverLog is where fasthttp logs. Its errors quote what clients sent, credentials

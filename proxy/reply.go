@@ -321,10 +321,12 @@ type passage struct {
 	prefix   []byte // in r's buffer
 	straight bool   // goes out as it is: its length is announced, or its end is the connection's
 	over     bool   // nothing more comes from the upstream
+	left     bool   // the client has not taken what was written
 	client   pace
 }
 
-func (p *passage) Read(b []byte) (int, error) {
+func (p *passage) Read(b []byte) (n int, err error) {
+	defer p.recovered(&err)
 	if len(p.prefix) > 0 {
 		n := copy(b, p.prefix)
 		p.r.bytesOut += int64(n)
@@ -333,9 +335,23 @@ func (p *passage) Read(b []byte) (int, error) {
 		}
 		return n, nil
 	}
-	n, err := p.read(b)
+	n, err = p.read(b)
 	p.r.bytesOut += int64(n)
 	return n, err
+}
+
+// recovered makes of a panic the end of the body. The server would do that, without a word.
+func (p *passage) recovered(err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	r := p.r
+	r.proxy.panicked("panic in an answer", v)
+	r.failure = refusal(internal, "", "the gateway failed; the answer is incomplete")
+	r.giveUp()
+	r.exchange.Abort(pool.GatewayFailed)
+	p.over, *err = true, errPanic
 }
 
 // read reads what the upstream still sends.
@@ -358,6 +374,7 @@ func (p *passage) SupportsBodyWriteTo() bool { return p.straight }
 // WriteTo writes the body to the client's connection as it comes. The server's writer for
 // it is passed over: the head has been flushed, so that it is empty.
 func (p *passage) WriteTo(io.Writer) (total int64, err error) {
+	defer p.recovered(&err)
 	defer func() { p.r.bytesOut += total }()
 	p.client.start()
 	n, err := p.client.Write(p.prefix)
@@ -365,6 +382,7 @@ func (p *passage) WriteTo(io.Writer) (total int64, err error) {
 	total, p.prefix = int64(n), nil
 	p.r.dropAnswer()
 	if err != nil || p.over {
+		p.left = err != nil
 		return total, err
 	}
 	buf := passageBuffers.Get().(*[16 << 10]byte)
@@ -377,6 +395,7 @@ func (p *passage) WriteTo(io.Writer) (total int64, err error) {
 		}
 		switch {
 		case err != nil:
+			p.left = true
 			return total, err
 		case rerr == io.EOF:
 			return total, nil
@@ -390,14 +409,17 @@ var passageBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // Close is called by the server when the body is sent, or cannot be.
 func (p *passage) Close() error {
-	if p.r != nil {
-		if !p.over && p.r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
-			p.r.proxy.metrics.CancelledUpstreams.Inc()
-			p.r.left = true
-		}
-		p.r.finish()
-		p.r = nil
+	r := p.r
+	if r == nil {
+		return nil
 	}
+	p.r = nil
+	if !p.over && r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
+		r.proxy.metrics.CancelledUpstreams.Inc()
+		r.left = true
+	}
+	r.left = r.left || p.left || r.conn.broken != nil
+	r.finish()
 	return nil
 }
 

@@ -246,12 +246,30 @@ func visible(b []byte) bool {
 	return true
 }
 
-// finish gives back what the request took and counts it. It is called exactly once, by
-// the request's last owner.
+// finish gives back what the request took, and then tells of it. It is called exactly once, by
+// the request's last owner. A panic in it is this request's alone.
 func (r *request) finish() {
+	defer r.proxy.recovered("panic at the end of a request")
 	if r.ctx != nil { // else whoever writes the body has counted
 		r.bytesOut = int64(len(r.ctx.Response.Body()))
 	}
+	r.giveBack()
+	r.tell()
+	r.releaseStruct()
+}
+
+// giveBack gives back what the request took. What follows a panic in it is given back all the same.
+func (r *request) giveBack() {
+	if r.inGate {
+		defer r.proxy.gate.Leave()
+	}
+	if r.inKeyGate {
+		defer r.key.Gate.Leave()
+	}
+	defer r.dropAnswer()
+	defer r.giveMemory(&r.bodyMemory)
+	defer r.settle()
+	defer r.leave()
 	if r.exchange != nil {
 		r.replied()
 		pool.Release(r.exchange)
@@ -260,16 +278,10 @@ func (r *request) finish() {
 	if target := r.chosen.target; target != nil { // it was not admitted
 		target.Back(r.proxy.clock(), r.chosen.place)
 	}
-	r.leave()
-	r.settle()
-	r.giveMemory(&r.bodyMemory)
-	r.dropAnswer()
-	if r.inKeyGate {
-		r.key.Gate.Leave()
-	}
-	if r.inGate {
-		r.proxy.gate.Leave()
-	}
+}
+
+// tell counts and records the request.
+func (r *request) tell() {
 	took := time.Since(r.began)
 	if n := len(r.attempts); n > 0 {
 		r.attempts[n-1].target.Metrics.Done(&metrics.Request{Status: r.status, Took: took,
@@ -286,7 +298,6 @@ func (r *request) finish() {
 	if r.status != 0 { // 0: it only asked whether to send its body
 		r.record(took, kind)
 	}
-	r.releaseStruct()
 }
 
 // giveUp notes that the gateway ends the newest attempt, if it is still under way, for a reason of its own.

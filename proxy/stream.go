@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"runtime/debug"
 	"time"
 
 	"sluice/pool"
@@ -390,8 +389,7 @@ func (s *stream) breakOff(err error) {
 }
 
 func (s *stream) panicked(v any) error {
-	s.r.proxy.metrics.Panics.Inc()
-	s.r.proxy.log.Error("panic in a stream", "panic", v, "stack", string(debug.Stack()))
+	s.r.proxy.panicked("panic in a stream", v)
 	return errPanic
 }
 
