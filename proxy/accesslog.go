@@ -21,13 +21,16 @@ type accessLog struct {
 	full    chan struct{} // a place is half full
 	stop    chan struct{}
 	done    chan struct{}
-	ended   sync.Once
+
+	mu               sync.Mutex
+	started, stopped bool
 }
 
 type linePlace struct {
-	mu    sync.Mutex
-	lines []byte
-	_     [64]byte // places next to each other share no cache line
+	mu     sync.Mutex
+	lines  []byte
+	closed bool     // nobody will write what is added
+	_      [64]byte // places next to each other share no cache line
 }
 
 const (
@@ -37,9 +40,17 @@ const (
 )
 
 func newAccessLog(out io.Writer, dropped func(lines int)) *accessLog {
-	l := &accessLog{out: out, dropped: dropped, full: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
-	go l.run()
-	return l
+	return &accessLog{out: out, dropped: dropped, full: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+}
+
+// start has lines be written. It may be called again, and after close does nothing.
+func (l *accessLog) start() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.started && !l.stopped {
+		l.started = true
+		go l.run()
+	}
 }
 
 // add takes a line, which ends in LF and is the caller's again afterwards.
@@ -47,7 +58,7 @@ func (l *accessLog) add(line []byte) {
 	p := &l.places[rand.Uint32()%uint32(len(l.places))]
 	p.mu.Lock()
 	before := len(p.lines)
-	fits := before+len(line) <= placeBytes
+	fits := !p.closed && before+len(line) <= placeBytes
 	if fits {
 		p.lines = append(p.lines, line...)
 	}
@@ -78,7 +89,7 @@ func (l *accessLog) run() {
 		for i := range l.places {
 			p := &l.places[i]
 			p.mu.Lock()
-			spare, p.lines = p.lines, spare[:0]
+			spare, p.lines, p.closed = p.lines, spare[:0], last
 			p.mu.Unlock()
 			l.write(spare)
 		}
@@ -103,9 +114,19 @@ func (l *accessLog) write(lines []byte) {
 	}
 }
 
-// close writes what there is and ends. Nothing is added after it.
+// close writes what there is and ends. A line that is added after it is dropped, and counted.
 func (l *accessLog) close() {
-	l.ended.Do(func() { close(l.stop) })
+	l.mu.Lock()
+	first := !l.stopped
+	l.stopped = true
+	started := l.started
+	l.mu.Unlock()
+	if !started {
+		return
+	}
+	if first {
+		close(l.stop)
+	}
 	<-l.done
 }
 

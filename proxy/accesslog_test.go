@@ -123,6 +123,7 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 	release := make(chan struct{})
 	var dropped atomic.Int64
 	l := newAccessLog(stuck{release}, func(n int) { dropped.Add(int64(n)) })
+	l.start()
 	line := []byte(strings.Repeat("x", 1023) + "\n")
 	const n = 20_000 // some 20 MB
 	for range n {
@@ -153,6 +154,33 @@ func TestAccessLogThatCannotBeWritten(t *testing.T) {
 	l.close()
 	if got := dropped.Load(); got != 2+2048 {
 		t.Errorf("%d lines were counted as dropped, want %d", got, 2+2048)
+	}
+}
+
+// TestAccessLogEndsInAnyOrder: what was added before its end is written, what comes after is counted as
+// dropped, and a configuration that asks for it late starts nothing.
+func TestAccessLogEndsInAnyOrder(t *testing.T) {
+	for range 100 {
+		var out upstreamtest.Buffer
+		var dropped atomic.Int64
+		l := newAccessLog(&out, func(n int) { dropped.Add(int64(n)) })
+		const each = 10
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for range each {
+					l.add([]byte("a line\n"))
+				}
+			})
+			wg.Go(l.start)
+		}
+		wg.Go(l.close)
+		wg.Wait()
+		l.close()
+		l.start()
+		if written := strings.Count(out.String(), "\n"); l.started && written+int(dropped.Load()) != 4*each {
+			t.Fatalf("%d lines are written, and %d dropped, of %d", written, dropped.Load(), 4*each)
+		}
 	}
 }
 

@@ -46,10 +46,9 @@ type Proxy struct {
 	refused  [kinds]interface{ Inc() }
 	faults   map[string]*faultKind // by errorKind
 
-	accessTo io.Writer
-	access   *accessLog // nil as long as no configuration has asked for it
-	server   *fasthttp.Server
-	conns    *conns
+	access *accessLog // started by the first configuration that asks for it
+	server *fasthttp.Server
+	conns  *conns
 
 	// A process has one Proxy. A test may have several, each with a clock of its own, and
 	// a stream's timer and channels belong to one of them.
@@ -92,8 +91,8 @@ func New(parts Parts) *Proxy {
 	// it keeps nobody counts.
 	fasthttp.SetBodySizePoolLimit(2*freeMemory, 2*freeMemory)
 	m := parts.Metrics
-	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, accessTo: parts.Access,
-		faults: map[string]*faultKind{}}
+	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory,
+		access: newAccessLog(parts.Access, func(lines int) { m.AccessLinesDropped.Add(float64(lines)) }), faults: map[string]*faultKind{}}
 	p.lastIdle.Store(math.MaxInt64)
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
@@ -114,8 +113,8 @@ func (p *Proxy) Apply(cfg *config.Config) error {
 	s.router = newRouter(s)
 	p.gate.SetLimit(int64(cfg.Limits.InFlight))
 	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))
-	if cfg.AccessLog > 0 && p.access == nil {
-		p.access = newAccessLog(p.accessTo, func(lines int) { p.metrics.AccessLinesDropped.Add(float64(lines)) })
+	if cfg.AccessLog > 0 {
+		p.access.start()
 	}
 	p.snapshot.Store(s)
 	p.pool.Adopt(s.set)
@@ -187,9 +186,7 @@ func (p *Proxy) Shutdown(ctx context.Context, idle time.Duration) {
 	if err := p.server.ShutdownWithContext(hard); err != nil {
 		p.log.Warn("connections are left open at the end", "error", err)
 	}
-	if p.access != nil {
-		p.access.close()
-	}
+	p.access.close()
 }
 
 // expect decides about a client that asks before it sends its body: one that would be
