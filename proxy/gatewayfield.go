@@ -3,109 +3,100 @@ package proxy
 import (
 	"bytes"
 	"fmt"
-	"strconv"
+	"slices"
 	"time"
+
+	"github.com/valyala/fastjson"
 )
 
-// gatewayFields are what the gateway object may have.
-var gatewayFields = [...]string{"models", "max_retries", "timeout", "first_byte_timeout"}
+const (
+	// maxGateway bounds the gateway object: what is parsed takes many times its bytes.
+	maxGateway = 16 << 10
+	// keepParsed is how much a parser may have read and still be kept for the next request.
+	keepParsed = 4 << 10
+)
 
 // readGateway reads our extension field. null is as good as none, for it and for what is in it.
-func (f *fields) readGateway(value []byte) *failure {
+func (r *request) readGateway(value []byte) *failure {
 	switch {
 	case bytes.Equal(value, null):
 		return nil
 	case value[0] != '{':
 		return badField("", "must be an object")
-	case len(value) > maxParsed:
-		return badField("", "must have at most %d bytes", maxParsed)
+	case len(value) > maxGateway:
+		return badField("", "must have at most %d bytes", maxGateway)
+	case len(value) > keepParsed:
+		defer func() { r.parser = fastjson.Parser{} }()
 	}
+	v, err := r.parser.ParseBytes(value)
+	if err != nil {
+		return badField("", "cannot be read")
+	}
+	var fail *failure
 	var seen [len(gatewayFields)]bool
-	w := within(value)
-	for {
-		key, v := w.next()
-		if v == nil {
-			return nil
+	v.GetObject().Visit(func(key []byte, v *fastjson.Value) {
+		if fail != nil {
+			return
 		}
-		text, _ := textOf(key)
-		field := gatewayField(text)
-		if field < 0 {
-			return badField(cut(text), "is not known; known are models, max_retries, timeout and first_byte_timeout")
+		field := slices.Index(gatewayFields[:], borrowString(key))
+		switch {
+		case field < 0:
+			fail = badField(cut(key), "is not known; known are models, max_retries, timeout and first_byte_timeout")
+		case seen[field]:
+			fail = badField(gatewayFields[field], "is there twice")
+		case v.Type() != fastjson.TypeNull:
+			fail = r.fields.readGatewayField(gatewayFields[field], v)
 		}
-		if seen[field] {
-			return badField(gatewayFields[field], "is there twice")
-		}
-		seen[field] = true
-		if bytes.Equal(v, null) {
-			continue
-		}
-		if fail := f.readGatewayField(gatewayFields[field], v); fail != nil {
-			return fail
-		}
-	}
+		seen[max(field, 0)] = true
+	})
+	return fail
 }
 
-// gatewayField is the place of the field called text in gatewayFields, or -1.
-func gatewayField(text []byte) int {
-	for i, field := range gatewayFields {
-		if string(text) == field {
-			return i
-		}
-	}
-	return -1
-}
+// gatewayFields are what the gateway object may have.
+var gatewayFields = [...]string{"models", "max_retries", "timeout", "first_byte_timeout"}
 
-func (f *fields) readGatewayField(field string, value []byte) *failure {
-	var ok bool
+func (f *fields) readGatewayField(field string, v *fastjson.Value) *failure {
 	switch field {
 	case "models":
-		return f.readSequence(value)
+		return f.readSequence(v)
 	case "max_retries":
-		n, err := strconv.Atoi(borrowString(value))
+		n, err := v.Int()
 		if err != nil || n < 0 {
 			return badField(field, "must be a whole number, 0 or more")
 		}
 		f.maxRetries = n
 		return nil
 	case "timeout":
-		f.timeout, ok = durationOf(value)
+		return readDuration(field, v, &f.timeout)
 	default:
-		f.firstByteTimeout, ok = durationOf(value)
+		return readDuration(field, v, &f.firstByteTimeout)
 	}
-	if !ok {
+}
+
+// readDuration reads a duration above zero. No sensible one is long.
+func readDuration(field string, v *fastjson.Value, into *time.Duration) *failure {
+	text, err := v.StringBytes()
+	if err == nil {
+		*into, err = time.ParseDuration(borrowString(text[:min(len(text), 64)])) // its error, which quotes it, is dropped
+	}
+	if err != nil || len(text) > 64 || *into <= 0 {
 		return badField(field, `must be a duration above zero such as "30s"`)
 	}
 	return nil
 }
 
-// durationOf reads a duration above zero. No sensible one is long.
-func durationOf(value []byte) (time.Duration, bool) {
-	text, ok := textOf(value)
-	if !ok || len(text) > 64 {
-		return 0, false
-	}
-	d, err := time.ParseDuration(borrowString(text)) // its error, which quotes it, is dropped
-	return d, err == nil && d > 0
-}
-
-func (f *fields) readSequence(value []byte) *failure {
-	f.models = f.models[:0]
-	if value[0] == '[' {
-		w := within(value)
-		for i := 0; i <= maxSequence; i++ {
-			_, item := w.next()
-			if item == nil {
-				break
-			}
-			model, ok := textOf(item)
-			if !ok || len(model) == 0 {
-				return badField(fmt.Sprintf("models[%d]", i), "must be a model's name")
-			}
-			f.models = append(f.models, string(model))
-		}
-	}
-	if len(f.models) < 1 || len(f.models) > maxSequence {
+func (f *fields) readSequence(v *fastjson.Value) *failure {
+	items, err := v.Array()
+	if err != nil || len(items) < 1 || len(items) > maxSequence {
 		return badField("models", "must be a list of 1 to %d model names", maxSequence)
+	}
+	f.models = f.models[:0]
+	for i, item := range items {
+		model, err := item.StringBytes()
+		if err != nil || len(model) == 0 {
+			return badField(fmt.Sprintf("models[%d]", i), "must be a model's name")
+		}
+		f.models = append(f.models, string(model))
 	}
 	return nil
 }

@@ -75,33 +75,3 @@ func textOf(value []byte) (text []byte, ok bool) {
 	}
 	return text, true
 }
-
-// inside walks over what an object or an array holds.
-type inside struct {
-	text []byte
-	at   int // where the next element begins, or the bracket at the end
-}
-
-func within(value []byte) inside { return inside{value, skipSpace(value, 1)} }
-
-// next is the next element and, in an object, its name with the quotes. value is nil after the last.
-func (w *inside) next() (name, value []byte) {
-	i := w.at
-	if c := w.text[i]; c == '}' || c == ']' {
-		return nil, nil
-	}
-	if w.text[0] == '{' {
-		end, from := nameEnd(w.text, i)
-		name, i = w.text[i:end], from
-	}
-	end, err := valueEnd(w.text, i)
-	if err != nil {
-		panic("BUG: what is walked over is not valid JSON")
-	}
-	value = w.text[i:end]
-	if i = skipSpace(w.text, end); w.text[i] == ',' {
-		i = skipSpace(w.text, i+1)
-	}
-	w.at = i
-	return name, value
-}

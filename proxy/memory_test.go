@@ -253,7 +253,7 @@ func TestAFieldCannotTakeMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	a := g.post("/v1/chat/completions", `{"model":"m","gateway":{"models":[`+many+`]}}`)
-	errorRow{400, "invalid_request_error", "gateway", "invalid_gateway_field", "at most 65536 bytes"}.check(t, a)
+	errorRow{400, "invalid_request_error", "gateway", "invalid_gateway_field", "at most 16384 bytes"}.check(t, a)
 	if a := g.post("/v1/chat/completions", `{"model":"m","stream":true,"stream_options":{"x":[`+many+`]}}`); a.status != 200 {
 		t.Errorf("%d %s", a.status, a.body)
 	}

@@ -66,7 +66,7 @@ func (r *request) readFields() *failure {
 		}
 	}
 	if m := f.members.find(nameGateway); m != nil {
-		if fail := f.readGateway(r.value(m)); fail != nil {
+		if fail := r.readGateway(r.value(m)); fail != nil {
 			return fail
 		}
 	}

@@ -35,9 +35,9 @@ type request struct {
 	limitState limiter.State
 	tokens     tokens
 
-	json     jsonState
-	body     []byte // as the client sent it
-	bodyRead bool   // to its end
+	parser   fastjson.Parser // of the gateway object; its values live until its next use
+	body     []byte          // as the client sent it
+	bodyRead bool            // to its end
 	// what it, and the answer, count for in limits.memory
 	bodyMemory, answerMemory int64
 	fields                   fields // of the body, that concern the gateway
@@ -70,9 +70,6 @@ type request struct {
 	upstream [][]byte // its body, in pieces
 	options  []byte   // the stream_options in it, if they are not the client's
 }
-
-// jsonState is what JSON is read with: values live until the parser's next use.
-type jsonState struct{ parser fastjson.Parser }
 
 // chosen is a place that was taken before the request was admitted.
 type chosen struct {
@@ -120,7 +117,7 @@ func (r *request) releaseStruct() {
 		r.body = nil
 	}
 	*r = request{
-		json:       r.json,
+		parser:     r.parser,
 		waiter:     r.waiter,
 		id:         r.id[:0],
 		hops:       r.hops,

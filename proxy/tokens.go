@@ -206,18 +206,13 @@ func (r *request) askUsage(target *pool.Target) bool {
 func withUsage(dst, options []byte) (_ []byte, asked bool) {
 	dst, asked = append(dst, '{'), false
 	no := false
-	w := within(options)
-	for {
-		key, value := w.next()
-		if value == nil {
-			break
-		}
-		if text, _ := textOf(key); string(text) == "include_usage" {
-			yes := bytes.Equal(value, jsonTrue)
+	for w := walkObject(options); w.next(); {
+		if text, _ := textOf(w.key()); string(text) == "include_usage" {
+			yes := bytes.Equal(w.value(), jsonTrue)
 			asked, no = asked || yes, no || !yes
 			continue
 		}
-		dst = append(append(append(append(dst, key...), ':'), value...), ',')
+		dst = append(append(append(append(dst, w.key()...), ':'), w.value()...), ',')
 	}
 	return append(dst, `"include_usage":true}`...), asked && !no
 }

@@ -55,17 +55,17 @@ func (u *usage) read(object []byte) {
 	for w := walkObject(object); w.next(); {
 		switch string(w.name()) {
 		case "prompt_tokens":
-			prompt = countOf(w.value())
+			prompt = tokenCount(w.value())
 		case "input_tokens":
-			input = countOf(w.value())
+			input = tokenCount(w.value())
 		case "cache_creation_input_tokens":
-			written = countOf(w.value())
+			written = tokenCount(w.value())
 		case "cache_read_input_tokens":
-			cached = countOf(w.value())
+			cached = tokenCount(w.value())
 		case "completion_tokens", "output_tokens":
-			completion = max(completion, countOf(w.value()))
+			completion = max(completion, tokenCount(w.value()))
 		case "total_tokens":
-			total = countOf(w.value())
+			total = tokenCount(w.value())
 		}
 	}
 	// Anthropic's input_tokens are without those that its cache has written or read.

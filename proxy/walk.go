@@ -47,8 +47,10 @@ func (w *walk) next() bool {
 	return true
 }
 
-// name is the member's name, decoded.
-func (w *walk) name() []byte { return plain(w.text[w.begin:w.nameEnd]) }
+// key is the member's name as it is written, and name the same decoded.
+func (w *walk) key() []byte { return w.text[w.begin:w.nameEnd] }
+
+func (w *walk) name() []byte { return plain(w.key()) }
 
 // value is the member's value as it is written.
 func (w *walk) value() []byte { return w.text[w.valueAt:w.valueTo] }
@@ -117,8 +119,8 @@ func mayHide(text []byte) bool {
 // mayName reports whether a member of text may be called as quoted says: a name with its quotes.
 func mayName(text, quoted []byte) bool { return bytes.Contains(text, quoted) || mayHide(text) }
 
-// countOf is the number that value is, as a count of tokens: 0 for what is none.
-func countOf(value []byte) int64 {
+// tokenCount is the number that value is, as a count of tokens: 0 for what is none.
+func tokenCount(value []byte) int64 {
 	const most = 32 // digits and more than any count has
 	if len(value) == 0 || len(value) > most || value[0] < '0' || value[0] > '9' {
 		return 0
