@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -84,13 +85,13 @@ func (w *watched) arm() error {
 // early reports whether what ended with err may go on: the connection's own deadline had
 // stayed behind.
 func (w *watched) early(err error) bool {
-	return err != nil && isTimeout(err) && (w.deadline.IsZero() || time.Now().Before(w.deadline)) && w.arm() == nil
+	return err != nil && errors.Is(err, os.ErrDeadlineExceeded) && (w.deadline.IsZero() || time.Now().Before(w.deadline)) && w.arm() == nil
 }
 
 func (w *watched) Read(b []byte) (n int, err error) {
 	for {
 		if n, err = w.Conn.Read(b); n > 0 || !w.early(err) {
-			return n, err
+			return n, vanished(err)
 		}
 	}
 }
@@ -99,9 +100,17 @@ func (w *watched) Write(b []byte) (n int, err error) {
 	for {
 		m, err := w.Conn.Write(b[n:])
 		if n += m; !w.early(err) {
-			return n, err
+			return n, vanished(err)
 		}
 	}
+}
+
+// vanished replaces the error of a peer that does not answer on TCP, which says that it is a timeout.
+func vanished(err error) error {
+	if err != nil && errors.Is(err, syscall.ETIMEDOUT) {
+		return errVanished
+	}
+	return err
 }
 
 var errStirred = errors.New("something has come that nobody asked for")

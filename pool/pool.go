@@ -34,7 +34,7 @@ type Pool struct {
 // dial is TCP's.
 func New(m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, dial Dial) *Pool {
 	if dial == nil {
-		dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+		dial = new(net.Dialer).DialContext
 	}
 	p := &Pool{dial: dial, metrics: m, log: log, clock: clock}
 	m.Upstreams(p.gauges)

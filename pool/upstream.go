@@ -49,7 +49,8 @@ type Upstream struct {
 	log     *slog.Logger
 	client  *fasthttp.HostClient
 	links   linker
-	dial    Dial        // to a watched connection, or TLS over one
+	dial    Dial // to a watched connection, or TLS over one
+	silence time.Duration
 	tls     *tls.Config // nil for http
 	retired atomic.Bool
 	asked   atomic.Bool // once one of its targets is
@@ -116,7 +117,7 @@ func hostPort(u *url.URL) string {
 
 func (p *Pool) newUpstream(name string, c *config.Upstream, series metrics.Upstream) *Upstream {
 	u := &Upstream{
-		Name: name, Address: addressOf(c), way: wayOf(c), dial: straight(p.dial), clock: p.clock, log: p.log,
+		Name: name, Address: addressOf(c), way: wayOf(c), dial: straight(p.dial), silence: Silence, clock: p.clock, log: p.log,
 		targets: map[healthKey]*health{}, retries: series.Retries(), refused: series.RetriesRefused(),
 	}
 	roots, _ := c.Roots()
@@ -160,6 +161,7 @@ func (u *Upstream) connect(address string, timeout time.Duration) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
+	NoticeSilence(conn, u.silence)
 	if u.tls == nil {
 		return conn, nil
 	}

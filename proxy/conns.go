@@ -97,6 +97,8 @@ func (s *conns) Accept() (net.Conn, error) {
 		s.over.Do(func() { close(s.accepted) }) // the server does not ask again
 		return nil, err
 	}
+	// A client may take nothing for timeouts.client.write; one that has vanished is not waited for longer.
+	pool.NoticeSilence(conn, max(s.writeTimeout(), pool.Silence))
 	c := &clientConn{Conn: conn, all: s}
 	s.mu.Lock()
 	s.set[c] = struct{}{}
