@@ -13,11 +13,10 @@ type spending struct {
 	amount int64
 }
 
+// since sums up what was charged at or after t. all is in order.
 func since(all []*spending, t time.Duration) (sum int64) {
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].at >= t {
-			sum += all[i].amount
-		}
+	for i := len(all) - 1; i >= 0 && all[i].at >= t; i-- {
+		sum += all[i].amount
 	}
 	return sum
 }
@@ -27,7 +26,7 @@ func TestLedgerAgainstReference(t *testing.T) {
 		charge Charge
 		spent  *spending
 	}
-	for seed := range 60 {
+	for seed := range schedules(60) {
 		rnd := rand.New(rand.NewPCG(uint64(seed), 7))
 		limit := 1 + rnd.Int64N(1000)
 		period := time.Second + time.Duration(rnd.Int64N(int64(3*time.Second)))
