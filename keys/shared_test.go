@@ -29,7 +29,14 @@ func openNodeAt(t testing.TB, url string, ago time.Duration) testNode {
 	t.Helper()
 	began := time.Now().Add(-ago)
 	log := &upstreamtest.Buffer{}
-	s, err := OpenShared(url, func() time.Duration { return time.Since(began) }, slog.New(slog.NewTextHandler(log, nil)))
+	now, logger := func() time.Duration { return time.Since(began) }, slog.New(slog.NewTextHandler(log, nil))
+	s, err := OpenShared(url, now, logger)
+	for range 5 { // it waits for Redis as long as a beat does, and a busy machine may need longer
+		if !errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+		s, err = OpenShared(url, now, logger)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,15 +46,23 @@ func openNodeAt(t testing.TB, url string, ago time.Duration) testNode {
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	if !within(20*time.Second, is) {
+		t.Fatalf("not in time: %s", what)
+	}
+}
+
+func within(most time.Duration, is func() bool) bool {
+	for deadline := time.Now().Add(most); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
+			return false
 		}
 	}
+	return true
 }
 
 // TestSharedKeys: what one node changes holds on the others.
 func TestSharedKeys(t *testing.T) {
+	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
 	made, secret := create(t, a.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(5))}})
@@ -125,6 +140,25 @@ func (a *admissions) count() int {
 	return len(a.all)
 }
 
+// lately is how many there were in the last d. They are nearly in order.
+func (a *admissions) lately(d time.Duration) (n int) {
+	began := time.Now().Add(-d)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := len(a.all) - 1; i >= 0 && a.all[i].Before.After(began); i-- {
+		n++
+	}
+	return n
+}
+
+// come waits for d, and then until at least least came in the last d: other things that the machine does take some
+// away, and a fault of ours would take them away always. It returns how many it were in the end.
+func (a *admissions) come(d time.Duration, least int) (n int) {
+	time.Sleep(d)
+	within(3*d, func() bool { n = a.lately(d); return n >= least })
+	return n
+}
+
 // drive has all nodes ask as fast as they can.
 func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 	a.per = make([]int, len(nodes))
@@ -141,7 +175,7 @@ func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 					if _, ok, _ := k.Admit(n.now()); ok {
 						a.add(i, before)
 					} else {
-						time.Sleep(200 * time.Microsecond)
+						time.Sleep(time.Millisecond)
 					}
 				}
 			})
@@ -150,66 +184,89 @@ func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 	wg.Wait()
 }
 
+// start has the nodes driven until stop is called, which may be more than once.
+func (a *admissions) start(nodes []testNode, id string) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); a.drive(ctx, nodes, id) }()
+	return func() { cancel(); <-done }
+}
+
 // TestSharedLimit: over any period all nodes together admit no more than the limit, and one busy one
 // gets nearly all of it.
 func TestSharedLimit(t *testing.T) {
 	t.Parallel()
-	redis := upstreamtest.StartRedis(t)
-	const limit, period = 500, time.Second
+	const limit, period = 500, 2 * time.Second // a lease is long beside what a busy machine makes it wait
 	for _, count := range []int{1, 3} {
-		var nodes []testNode
-		for range count {
-			nodes = append(nodes, openNode(t, redis.URL()))
-		}
-		made, _ := create(t, nodes[0].Store, Spec{Name: fmt.Sprint(count), Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
-		for _, n := range nodes {
-			eventually(t, "the key is known", func() bool { _, err := n.Get(made.ID); return err == nil })
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*period+period/2)
-		var a admissions
-		a.drive(ctx, nodes, made.ID)
-		cancel()
-		if most := a.all.Most(period); most > limit {
-			t.Errorf("%d nodes: %d admissions in a period, the limit is %d", count, most, limit)
-		}
-		least := 4 * limit // TestOneBusyNode is stricter
-		if len(a.all) < least {
-			t.Errorf("%d nodes: %d admissions in five periods and a half, less than %d: %v", count, len(a.all), least, a.per)
-		}
-		t.Logf("%d nodes: %d in 5.5 periods, most %d, %v", count, len(a.all), a.all.Most(period), a.per)
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			t.Parallel()
+			redis := upstreamtest.StartRedis(t)
+			var nodes []testNode
+			for range count {
+				nodes = append(nodes, openNode(t, redis.URL()))
+			}
+			made, _ := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+			for _, n := range nodes {
+				eventually(t, "the key is known", func() bool { _, err := n.Get(made.ID); return err == nil })
+			}
+			var a admissions
+			stop := a.start(nodes, made.ID)
+			defer stop()
+			least := 4 * limit // TestOneBusyNode is stricter
+			came := a.come(5*period+period/2, least)
+			stop()
+			most := a.all.Most(period)
+			if most > limit {
+				t.Errorf("%d admissions in a period, the limit is %d", most, limit)
+			}
+			if came < least {
+				t.Errorf("%d admissions in five periods and a half, less than %d: %v", came, least, a.per)
+			}
+			t.Logf("%d in 5.5 periods, most %d, %v", came, most, a.per)
+		})
 	}
 }
 
-// TestOneBusyNode: a node that always asks gets at least 95% of a limit.
+// TestOneBusyNode: a node that always asks gets at least 95% of a limit. A machine that is busy with other things
+// takes time from it, never gives it any: the best two periods in a row count, and of none it gets more than the limit.
 func TestOneBusyNode(t *testing.T) {
+	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	n := openNode(t, redis.URL())
-	const limit, period, cycles = 200, 4 * time.Second, 2
+	const limit, period, most = 200, 4 * time.Second, 10
 	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
 	k, _ := n.Get(made.ID)
-	var first time.Time
-	deadline := time.Now().Add(time.Minute)
-	for admitted := 0; admitted <= cycles*limit && time.Now().Before(deadline); {
+	var begins []time.Time // of each limit-ful
+	best := 0.0
+	deadline := time.Now().Add(most * period)
+	for admitted := 0; best < 0.95 && time.Now().Before(deadline); {
 		if _, ok, _ := k.Admit(n.now()); !ok {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		if admitted++; admitted == 1 {
-			first = time.Now()
+		if admitted++; admitted%limit != 1 {
+			continue
+		}
+		begins = append(begins, time.Now())
+		if last := len(begins) - 1; last >= 2 {
+			share := float64(2*period) / float64(begins[last].Sub(begins[last-2]))
+			if share > 1 {
+				t.Errorf("it gets %.3f of the limit", share)
+			}
+			best = max(best, share)
 		}
 	}
-	if share := float64(cycles*period) / float64(time.Since(first)); share < 0.95 || share > 1 {
-		t.Errorf("it gets %.3f of the limit", share)
-	} else {
-		t.Logf("it gets %.3f of the limit", share)
+	if best < 0.95 {
+		t.Errorf("it gets %.3f of the limit", best)
 	}
+	t.Logf("it gets %.3f of the limit", best)
 }
 
 // TestSharedTokens: what is reserved and not used comes back, and together the nodes use no more than the limit.
 func TestSharedTokens(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
-	const limit, period, reserved, used = 2000, time.Second, 40, 10
+	const limit, period, reserved, used = 2000, 2 * time.Second, 40, 10
 	var nodes []testNode
 	for range 3 {
 		nodes = append(nodes, openNode(t, redis.URL()))
@@ -237,10 +294,10 @@ func TestSharedTokens(t *testing.T) {
 			})
 		}
 	}
-	time.Sleep(5 * period)
+	all := a.come(5*period, 5*limit*6/10/used) * used
 	cancel()
 	wg.Wait()
-	most, all := a.all.Most(period)*used, len(a.all)*used
+	most := a.all.Most(period) * used
 	if most > limit || all < 5*limit*6/10 {
 		t.Errorf("%d tokens in a period and %d in five, the limit is %d", most, all, limit)
 	}
@@ -272,6 +329,7 @@ func onTheirOwn(t *testing.T, a *admissions, period time.Duration, limit int) {
 // TestSharedFaults: whatever becomes of Redis, or of a node, over any period no more is admitted than the
 // limit, and when it is over all is as before.
 func TestSharedFaults(t *testing.T) {
+	t.Parallel()
 	const limit, period = 300, time.Second
 	for _, test := range []struct {
 		name string
@@ -325,10 +383,9 @@ func TestSharedFaults(t *testing.T) {
 					return err == nil && s.Nodes == 3
 				})
 			}
-			ctx, cancel := context.WithCancel(context.Background())
 			var a admissions
-			done := make(chan struct{})
-			go func() { defer close(done); a.drive(ctx, nodes, made.ID) }()
+			stop := a.start(nodes, made.ID)
+			defer stop()
 			time.Sleep(2 * period)
 			test.do(t, redis, nodes, &a)
 			eventually(t, "all nodes hear of it again", func() bool {
@@ -340,16 +397,14 @@ func TestSharedFaults(t *testing.T) {
 				return true
 			})
 			time.Sleep(settleTime + period)
-			after := a.count()
-			time.Sleep(3 * period)
-			after = a.count() - after
-			cancel()
-			<-done
+			least := 2 * limit * 9 / 10
+			after := a.come(3*period, least)
+			stop()
+			if after < least {
+				t.Errorf("after it %d admissions in three periods", after)
+			}
 			if most := a.all.Most(period); most > limit {
 				t.Errorf("%d admissions in a period, the limit is %d", most, limit)
-			}
-			if after < 2*limit*9/10 {
-				t.Errorf("after it %d admissions in three periods", after)
 			}
 			for _, n := range nodes[:2] {
 				if n.Lookup([]byte(secret)) == nil {
@@ -414,8 +469,8 @@ func TestLostChange(t *testing.T) {
 	// As after a failover to a replica that had not heard of it.
 	redis.Command("EVAL", `redis.call('COPY', 'old:records', KEYS[1], 'REPLACE') redis.call('COPY', 'old:changed', KEYS[2], 'REPLACE') redis.call('DEL', KEYS[3]) redis.call('DECR', KEYS[4])`,
 		"4", redisRecords, redisChanged, redisDeleted, redisVersion)
-	eventually(t, "it is revoked everywhere", func() bool {
-		return a.Lookup([]byte(secret)) == nil && b.Lookup([]byte(secret)) == nil && strings.Contains(a.log.String(), "has lost changes")
+	eventually(t, "it is revoked everywhere", func() bool { // and whoever finds out first says so
+		return a.Lookup([]byte(secret)) == nil && b.Lookup([]byte(secret)) == nil && strings.Contains(a.log.String()+b.log.String(), "has lost changes")
 	})
 	if c := openNode(t, redis.URL()); c.Count() != 0 {
 		t.Error("it is there again")
@@ -616,14 +671,17 @@ func TestUnansweredGiveBack(t *testing.T) {
 			node testNode
 			key  *Key
 		}{{a, ka}, {b, kb}} {
-			if c, _, admitted, _ := n.key.Reserve(n.node.now(), 100); admitted {
-				spent += 100
-				c.Settle(n.node.now(), 100)
-			}
+			eventually(t, "a lease is answered in time", func() bool {
+				c, _, admitted, _ := n.key.Reserve(n.node.now(), 100)
+				if admitted {
+					spent += 100
+					c.Settle(n.node.now(), 100)
+				}
+				return admitted
+			})
 		}
 	}
-	of := ka.ofTokens
-	if of.lease.Load().Left() == 0 {
+	if lease := ka.ofTokens.lease.Load(); lease == nil || lease.Left() == 0 {
 		t.Fatal("there is nothing to give back")
 	}
 	// Asking gives back what is left of the lease. Nobody answers in time, but Redis hears it when it goes on.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +20,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Parallel tests wait for leases and for Redis; they need no processor each. A flag of the command counts.
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func still() time.Duration { return 0 }
 
@@ -276,6 +283,7 @@ func TestStoreGivenUp(t *testing.T) {
 }
 
 func TestSecondProcessIsTold(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	open(t, path)
 	// bbolt locks the open file, so a second Open stands for a second process.
@@ -351,6 +359,7 @@ func TestWhatIsNoFileIsLeftAlone(t *testing.T) {
 
 // TestStartedTwiceAtOnce: on a missing store one gets it and the other is told.
 func TestStartedTwiceAtOnce(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	results := make(chan error, 2)
 	stores := make(chan *Store, 2)

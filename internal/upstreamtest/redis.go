@@ -2,6 +2,7 @@ package upstreamtest
 
 import (
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -30,10 +31,23 @@ func StartRedis(t TB, more ...string) *Redis {
 	}
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	ln.Close()
-	r := &Redis{t: t, port: port, dir: t.TempDir(), more: more}
+	r := &Redis{t: t, port: port, dir: memoryDir(t), more: more}
 	r.Start()
 	t.Cleanup(func() { r.Kill() })
 	return r
+}
+
+// memoryDir returns a folder in memory where the machine has one. A file there survives the end of the
+// process that wrote it, which is all that a test can bring about, and servers of parallel tests do not
+// wait for each other's turn at the disk.
+func memoryDir(t TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "redis-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // URL is that of its first database.
