@@ -38,6 +38,7 @@ func tool(t *testing.T, stdin, name string, args ...string) {
 
 // TestMetricsAreWellFormed: what a scrape of a process that has served gets.
 func TestMetricsAreWellFormed(t *testing.T) {
+	t.Parallel()
 	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 3}), "")
 	key := n.key(`{"name":"x"}`)
 	for _, body := range []string{`{"model":"demo"}`, `{"model":"demo","stream":true}`, `{"model":"nope"}`} {
@@ -51,6 +52,7 @@ func TestMetricsAreWellFormed(t *testing.T) {
 }
 
 func TestAlertRules(t *testing.T) {
+	t.Parallel()
 	tool(t, "", "promtool", "check", "rules", "deploy/prometheus/alerts.yaml")
 	tool(t, "", "promtool", "test", "rules", "deploy/prometheus/alerts_test.yaml")
 	tool(t, "", "promtool", "check", "config", "--syntax-only", "deploy/prometheus/prometheus.yml")
@@ -245,6 +247,7 @@ func TestCompose(t *testing.T) {
 // TestDockerfile: what it copies is there or made before, its build is one that works, and what it
 // runs is what it has built, as nobody in particular.
 func TestDockerfile(t *testing.T) {
+	t.Parallel()
 	var from, user, build string
 	images := map[string]string{}                                   // what the image has, and from where
 	for line := range strings.Lines(read(t, "deploy/Dockerfile")) { // an instruction a line
@@ -296,6 +299,7 @@ func TestDockerfile(t *testing.T) {
 
 // TestUnits: systemd takes them, and finds little that the service may do beyond its work.
 func TestUnits(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	service := read(t, "deploy/systemd/sluice.service")
 	write(t, filepath.Join(dir, "sluice.service"), strings.ReplaceAll(service, "/usr/local/bin/sluice", os.Args[0]))

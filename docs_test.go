@@ -34,6 +34,7 @@ func blocks(text, kind string) (all []string) {
 // newcomer would: in a copy of the tree where "make run" runs. Blocks marked "sh elsewhere" need a
 // machine of another kind; they are read for their syntax. In other blocks there are no commands.
 func TestEveryCommandInTheDocs(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"make", "curl", "wrk", "promtool"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skip(name + " is not installed")
@@ -85,9 +86,16 @@ func shell(dir, how, script string, env ...string) (string, error) {
 	words := strings.Fields(how)
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir, cmd.Stdin = dir, strings.NewReader(script)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SLUICE_") }), env...)
+	cmd.Env = append(newcomersEnv(), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// newcomersEnv is this process's environment without what is ours. What is built in a copy of the tree is built as the
+// image is (TestDockerfile), so that it is compiled once and not in each copy anew; .ci/demo builds as a newcomer does.
+func newcomersEnv() []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SLUICE_") })
+	return append(env, "CGO_ENABLED=0", "GOFLAGS="+os.Getenv("GOFLAGS")+" -trimpath")
 }
 
 // copyOfTheTree leaves out what git does, and git's own.
@@ -134,7 +142,7 @@ func makeRun(t *testing.T, dir string) {
 	var out upstreamtest.Buffer
 	cmd := exec.Command("make", "run")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &out
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SLUICE_") })
+	cmd.Env = newcomersEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -187,6 +195,7 @@ func TestWhatTheDocsName(t *testing.T) {
 
 // TestScale: what docs/scale.md shows is what its program prints.
 func TestScale(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("go", "run", "./bench/scale").Output()
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +30,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(programEnv) != "" {
 		main()
 		return
+	}
+	// Parallel tests wait for processes; they need no processor each. A flag of the command counts.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m, othersGoroutines...)
 }
@@ -157,6 +162,7 @@ func (n *node) key(body string) string {
 }
 
 func TestFromConfigurationToAnswer(t *testing.T) {
+	t.Parallel()
 	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 5}), "access_log: true")
 	key := n.key(`{"name":"x"}`)
 	status, body := n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"demo","messages":[]}`)
@@ -195,6 +201,7 @@ func TestFromConfigurationToAnswer(t *testing.T) {
 
 // TestDrain: what runs ends, readiness is taken back at once, nobody new comes in.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 20, ChunkDelay: 20 * time.Millisecond}), "")
 	key := n.key(`{"name":"x"}`)
 	req, _ := http.NewRequest("POST", n.data+"/v1/chat/completions", strings.NewReader(`{"model":"demo","stream":true,"messages":[]}`))
@@ -227,6 +234,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestReloadBySignalAndByFile(t *testing.T) {
+	t.Parallel()
 	base := provider(t, &upstreamtest.Provider{Chunks: 1})
 	n := begin(t, base, "")
 	key := n.key(`{"name":"x"}`)
@@ -234,11 +242,7 @@ func TestReloadBySignalAndByFile(t *testing.T) {
 	models := func() string { _, body := n.call("GET", n.data+"/v1/models", key, ""); return body }
 	waitFor := func(what string, is func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); !is(); {
-			if time.Now().After(deadline) {
-				t.Fatalf("not in time: %s\n%s", what, n.log)
-			}
-		}
+		within(t, 10*time.Second, what, is)
 	}
 	write(t, n.path, strings.Replace(settings(dir, base, ""), "models: {", "models: {second: {targets: [{upstream: up}]}, ", 1))
 	waitFor("the file is followed", func() bool { return strings.Contains(models(), "second") })
@@ -254,6 +258,7 @@ func TestReloadBySignalAndByFile(t *testing.T) {
 
 // TestKilledAfterTheAnswer: a key whose 201 was read is there after kill -9.
 func TestKilledAfterTheAnswer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
 	write(t, path, settings(dir, "http://127.0.0.1:1/v1", ""))
@@ -308,6 +313,7 @@ func process(t *testing.T, path string) (*exec.Cmd, string) {
 
 // TestSignals: SIGTERM ends the process with 0; a second one ends it at once.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
 	hang := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { _, _ = io.Copy(io.Discard, conn); conn.Close() })
@@ -333,9 +339,7 @@ func TestSignals(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 16\r\n\r\n{\"model\":\"demo\"}", key)
-	for len(hang.Requests()) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	within(t, 10*time.Second, "the request is upstream", func() bool { return len(hang.Requests()) > 0 })
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	for code := 200; code != 503; {
 		code, _ = n.call("GET", admin+"/readyz", "", "")

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,10 +36,17 @@ func (a *arrivals) serve(t *testing.T) string {
 	return "http://" + up.Address() + "/v1"
 }
 
-func (a *arrivals) count() int {
+func (a *arrivals) count() int { return a.lately(time.Hour) }
+
+// lately is how many arrived in the last d. They are nearly in order.
+func (a *arrivals) lately(d time.Duration) (n int) {
+	began := time.Now().Add(-d)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.all)
+	for i := len(a.all) - 1; i >= 0 && a.all[i].Before.After(began); i-- {
+		n++
+	}
+	return n
 }
 
 // TestThreeNodes: three processes and a real Redis. The limit holds for all of them together, measured where
@@ -56,7 +65,9 @@ func TestThreeNodes(t *testing.T) {
 		nodes = append(nodes, found(t, path, nil))
 	}
 	const limit, period = 300, 2 * time.Second
-	status, text := nodes[0].node.call("POST", nodes[0].node.admin+"/api/keys", adminToken, `{"name":"x","limits":{"requests":300,"period":"2s"}}`)
+	const away = 4 * time.Second // for long enough that the nodes go on by themselves
+	status, text := nodes[0].node.call("POST", nodes[0].node.admin+"/api/keys", adminToken,
+		`{"name":"x","limits":{"requests":300,"period":"2s"}}`)
 	if status != 201 {
 		t.Fatal(text)
 	}
@@ -77,6 +88,8 @@ func TestThreeNodes(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
 	for i, l := range nodes {
 		for range 4 {
 			wg.Go(func() {
@@ -94,8 +107,8 @@ func TestThreeNodes(t *testing.T) {
 					}
 					_, _ = io.Copy(io.Discard, resp.Body)
 					resp.Body.Close()
-					if resp.StatusCode == 429 {
-						time.Sleep(time.Millisecond)
+					if resp.StatusCode == 429 { // all together ask for several times the limit
+						time.Sleep(10 * time.Millisecond)
 					} else if resp.StatusCode != 200 && resp.StatusCode != 503 {
 						t.Errorf("status %d", resp.StatusCode)
 						return
@@ -107,18 +120,19 @@ func TestThreeNodes(t *testing.T) {
 	time.Sleep(2 * period)
 	_ = syscall.Kill(nodes[2].pid, syscall.SIGKILL)
 	time.Sleep(3 * period)
-	if all := up.count(); all < 5*limit*8/10 {
-		t.Errorf("%d requests in five periods", all)
-	}
+	// A machine that other tests keep busy gives them their time when those have ended.
+	within(t, time.Minute, "nearly all that the limit allows arrive", func() bool {
+		return up.lately(5*period) >= 5*limit*8/10
+	})
 	for _, fault := range []func(){
-		func() { redis.Signal(syscall.SIGSTOP); time.Sleep(2 * period); redis.Signal(syscall.SIGCONT) },
+		func() { redis.Signal(syscall.SIGSTOP); time.Sleep(away); redis.Signal(syscall.SIGCONT) },
 		func() { redis.Command("FLUSHALL") },
-		func() { redis.Kill(); time.Sleep(2 * period); redis.Start() },
+		func() { redis.Kill(); time.Sleep(away); redis.Start() },
 	} {
 		fault()
-		time.Sleep(2 * period)
+		time.Sleep(period) // what leases were left is spent
 		before := up.count()
-		within(t, 10*time.Second, "requests are admitted again", func() bool { return up.count() > before+limit/2 })
+		within(t, 20*time.Second, "requests are admitted again", func() bool { return up.count() > before+limit })
 	}
 	cancel()
 	wg.Wait()
@@ -163,6 +177,7 @@ func within(t *testing.T, d time.Duration, what string, is func() bool) {
 
 // TestRedisOverTLS: with a password, an authority of its own, and a certificate.
 func TestRedisOverTLS(t *testing.T) {
+	t.Parallel()
 	ca := upstreamtest.NewAuthority(t)
 	cert, key := ca.Issue(t.TempDir(), "redis.test")
 	_, port, _ := net.SplitHostPort(freePort(t))
@@ -171,9 +186,13 @@ func TestRedisOverTLS(t *testing.T) {
 	path := filepath.Join(dir, "config.yaml")
 	url := "rediss://default:${REDIS_PASSWORD}@127.0.0.1:" + port + "/0"
 	write(t, path, strings.Replace(settings(dir, "http://127.0.0.1:1/v1", ""), filepath.Join(dir, "keys.db"), `"`+url+`"`, 1))
-	t.Setenv("REDIS_PASSWORD", "sesame")
-	t.Setenv("SSL_CERT_FILE", ca.File)
-	l := found(t, path, nil)
+	none := t.TempDir() // of the machine's authorities: reading them all takes long under the race detector
+	program := func(password string) *exec.Cmd {
+		cmd := exec.Command(os.Args[0], "-config", path)
+		cmd.Env = append(os.Environ(), "REDIS_PASSWORD="+password, "SSL_CERT_FILE="+ca.File, "SSL_CERT_DIR="+none)
+		return cmd
+	}
+	l := found(t, path, program("sesame"))
 	status, text := l.node.call("POST", l.node.admin+"/api/keys", adminToken, `{"name":"x"}`)
 	if status != 201 {
 		t.Errorf("%d %s", status, text)
@@ -194,9 +213,10 @@ func TestRedisOverTLS(t *testing.T) {
 	l.ended(l.pid)
 
 	// And what is said when it is not to be had.
-	t.Setenv("REDIS_PASSWORD", "another")
-	if err := run(context.Background(), []string{"-config", path}, io.Discard, io.Discard, nil, nil); err == nil ||
-		!strings.Contains(err.Error(), "cannot reach the shared key store") || strings.Contains(err.Error(), "another@") {
-		t.Errorf("%v", err)
+	refused := program("another")
+	refused.Env = append(refused.Env, programEnv+"=1")
+	if out, err := refused.CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "cannot reach the shared key store") || strings.Contains(string(out), "another@") {
+		t.Errorf("%v %s", err, out)
 	}
 }

@@ -178,6 +178,7 @@ func signedIn(t *testing.T, n *node) *browser {
 
 // TestAdminPage: an admin's day, in a browser.
 func TestAdminPage(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	good := settings(dir, provider(t, &upstreamtest.Provider{Chunks: 3, Delay: 5 * time.Millisecond}), "")
 	n := beginIn(t, dir, good)
@@ -286,6 +287,7 @@ func TestAdminPage(t *testing.T) {
 
 // TestAdminPageIsUsable: with a keyboard alone, by a screen reader, at a phone's width, light and dark.
 func TestAdminPageIsUsable(t *testing.T) {
+	t.Parallel()
 	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 3}), "")
 	key := n.key(`{"name":"` + strings.Repeat("a long name without an end ", 7) + `","limits":{"requests":1000,"tokens":50000,"concurrent":3}}`)
 	for range 5 {

@@ -31,7 +31,7 @@ type lineage struct {
 	log   upstreamtest.Buffer
 }
 
-// found starts the program on path. cmd, if not nil, is how.
+// found starts the program on path. cmd, if not nil, is how. Its environment is added to.
 func found(t *testing.T, path string, cmd *exec.Cmd) *lineage {
 	t.Helper()
 	// Who outlives its parent becomes this process's child, so that its end can be awaited.
@@ -42,7 +42,7 @@ func found(t *testing.T, path string, cmd *exec.Cmd) *lineage {
 	if cmd == nil {
 		cmd = exec.Command(os.Args[0], "-config", path)
 	}
-	cmd.Env = append(os.Environ(), programEnv+"=1", "GORACE=atexit_sleep_ms=0") // it would sleep at each end
+	cmd.Env = append(cmd.Environ(), programEnv+"=1", "GORACE=atexit_sleep_ms=0") // it would sleep at each end
 	says, mouth, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -233,6 +233,7 @@ func TestTakeover(t *testing.T) {
 
 // TestTakeoverThatFails: the old process goes on as if nothing had been.
 func TestTakeoverThatFails(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
 	good := settings(dir, provider(t, &upstreamtest.Provider{Chunks: 1}), "")
@@ -272,6 +273,7 @@ func TestTakeoverThatFails(t *testing.T) {
 
 // TestSocketsOfAServiceManager: as systemd starts it, with names and without.
 func TestSocketsOfAServiceManager(t *testing.T) {
+	t.Parallel()
 	for names, want := range map[string][2]int{"admin:data": {1, 0}, "data:admin": {0, 1}, "": {0, 1}, "sluice.socket": {0, -1}} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "config.yaml")

@@ -18,6 +18,7 @@ import (
 // TestTLSOnBothPorts: with certificates of clients asked for on the data port, renewed while it
 // serves, and a client's leaving noticed.
 func TestTLSOnBothPorts(t *testing.T) {
+	t.Parallel()
 	ca := upstreamtest.NewAuthority(t)
 	hang := upstreamtest.NewRawTLS(t, &tls.Config{Certificates: []tls.Certificate{ca.Pair("up.test")}},
 		func(conn net.Conn, _ *upstreamtest.Recorded) { _, _ = io.Copy(io.Discard, conn); conn.Close() })
@@ -69,9 +70,7 @@ func TestTLSOnBothPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 16\r\n\r\n{\"model\":\"hang\"}", secret)
-	for len(hang.Requests()) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	within(t, 10*time.Second, "the request is upstream", func() bool { return len(hang.Requests()) > 0 })
 	conn.Close()
 	<-hang.Closed()
 
@@ -85,21 +84,17 @@ func TestTLSOnBothPorts(t *testing.T) {
 		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName == name
 	}
 	ca.Issue(dir, "second.test")
-	for deadline := time.Now().Add(10 * time.Second); !serves(n.data, "second.test") || !serves(n.admin, "second.test"); {
-		if time.Now().After(deadline) {
-			t.Fatalf("it still serves the old certificate\n%s", n.log)
-		}
-	}
+	within(t, 10*time.Second, "the new certificate is served", func() bool {
+		return serves(n.data, "second.test") && serves(n.admin, "second.test")
+	})
 	if ends := certificateEnds(mustLoad(t, n.path)); len(ends) != 2 || time.Until(ends["data"]) > time.Hour || time.Until(ends["admin"]) < 50*time.Minute {
 		t.Errorf("the certificates hold until %v", ends)
 	}
 	// A reload that takes tls away is for the next start.
 	write(t, n.path, settings(dir, "http://127.0.0.1:1/v1", ""))
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(n.log.String(), `"fields":"tls, admin.tls"`); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not said\n%s", n.log)
-		}
-	}
+	within(t, 10*time.Second, "it says so", func() bool {
+		return strings.Contains(n.log.String(), `"fields":"tls, admin.tls"`)
+	})
 	if !serves(n.data, "second.test") {
 		t.Error("TLS has gone")
 	}
