@@ -92,7 +92,7 @@ func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store,
 	s.kept, s.shared = r, r
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	opens, err := r.beat(ctx)
+	opens, err := r.firstBeat(ctx)
 	if err = cmp.Or(err, r.follow(ctx)); err != nil {
 		stop()
 		client.Close()
@@ -126,9 +126,19 @@ func (r *shared) every(ctx context.Context, wake <-chan struct{}, do func(contex
 }
 
 func (r *shared) beatOnce(ctx context.Context) {
-	if _, err := r.beat(ctx); err != nil && ctx.Err() == nil {
+	short, cancel := context.WithTimeout(ctx, beatWait)
+	defer cancel()
+	if _, err := r.beat(short); err != nil && ctx.Err() == nil {
 		r.lost(err)
 	}
+}
+
+// firstBeat waits longer than the beats after it: nothing has been leased that could end meanwhile, and
+// without an answer the node does not start.
+func (r *shared) firstBeat(ctx context.Context) (opens time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	return r.beat(ctx)
 }
 
 // work does what may take longer than a beat: what has been heard, and what is to be given back.
@@ -158,7 +168,7 @@ func (r *shared) lost(err error) {
 var errAnswer = errors.New("the shared key store's answer has another shape")
 
 // beat says that this node lives, and notes what it hears; follow deals with it. opens is how long until
-// leases are given.
+// leases are given. ctx bounds the wait.
 func (r *shared) beat(ctx context.Context) (opens time.Duration, err error) {
 	known, cut, lineage := "", "0", randomID()
 	if era := r.era.Load(); era != nil {
@@ -172,8 +182,6 @@ func (r *shared) beat(ctx context.Context) (opens time.Duration, err error) {
 	}
 	newest := r.newest() // before it is heard how far Redis is
 	settle := settleTime + declareTime*time.Duration(r.spenders.Load()/1000)
-	ctx, cancel := context.WithTimeout(ctx, beatWait)
-	defer cancel()
 	answer, err := beatScript.Exec(ctx, r.client, []string{redisNodes, redisEra, redisVersion, redisLineage},
 		[]string{r.node, known, cut, randomID(), millis(settle), millis(missedAfter), lineage}).ToArray()
 	if err != nil {
