@@ -8,7 +8,8 @@ import (
 )
 
 // TestCostGrowsAsTheFileDoes: a file twice as long takes no more than 2.5 times as much memory in
-// all, whatever is in it. What is quadratic copies, or makes, quadratically much.
+// all, whatever is in it. What is quadratic copies, or makes, quadratically much. What aliases repeat
+// grows faster, up to maxNodes and maxPutIn.
 func TestCostGrowsAsTheFileDoes(t *testing.T) {
 	repeated := func(head, part, tail string) func(int) string {
 		return func(n int) string { return head + strings.Repeat(part, n/len(part)) + tail }
@@ -25,6 +26,17 @@ func TestCostGrowsAsTheFileDoes(t *testing.T) {
 	}
 	both := func(a, b func(int) string) func(int) string {
 		return func(n int) string { return a(n/2) + b(n/2) }
+	}
+	repeatedByAliases := map[string]func(int) string{
+		"aliases of a long value":   both(repeated("listen: &a \"", "x", "\"\n"), repeated("paths: [", "*a,", "]\n")),
+		"aliases of many variables": both(repeated("listen: &a \"", "${TOKEN}", "\"\n"), repeated("paths: [", "*a,", "]\n")),
+		"aliases of a long list":    both(repeated("paths: &a [", "x,", "]\n"), numbered("models:\n", "  m%d: {fallbacks: *a}\n", "")),
+		"merges of a large mapping": both(numbered("paths: &a {", "x%d: 1,", "}\n"), numbered("models:\n", "  m%d: {<<: *a}\n", "")),
+	}
+	for name, text := range repeatedByAliases {
+		if allocated, findings := cost(t, text(32<<10)); allocated > 512<<20 || findings > 32<<10 {
+			t.Errorf("%s: %d bytes, and %d of findings", name, allocated, findings)
+		}
 	}
 	for name, text := range map[string]func(int) string{
 		"one name over and over":    repeated("", "k: 1\n", ""),
@@ -55,11 +67,7 @@ func TestCostGrowsAsTheFileDoes(t *testing.T) {
 		"aliases without an anchor": repeated("paths: [", "*x,", "]"),
 		"anchors":                   numbered("", "k%d: &a%d 1\n", ""),
 		"aliases":                   repeated("listen: &a x\npaths: [", "*a,", "]"),
-		"aliases of a long value":   both(repeated("listen: &a \"", "x", "\"\n"), repeated("paths: [", "*a,", "]\n")),
-		"aliases of many variables": both(repeated("listen: &a \"", "${TOKEN}", "\"\n"), repeated("paths: [", "*a,", "]\n")),
-		"aliases of a long list":    both(repeated("paths: &a [", "x,", "]\n"), numbered("models:\n", "  m%d: {fallbacks: *a}\n", "")),
 		"merges":                    repeated("a: &a {x: 1}\nupstreams:\n", "  <<: *a\n", ""),
-		"merges of a large mapping": both(numbered("paths: &a {", "x%d: 1,", "}\n"), numbered("models:\n", "  m%d: {<<: *a}\n", "")),
 		"a long name above much":    both(repeated("models: {", "a", ": {targets: ["), repeated("", "{a: b},", "]}}")),
 		"a name of dots above much": both(repeated("models: {", ".", ": {targets: ["), repeated("", "{a: b},", "]}}")),
 		"documents":                 repeated("", "---\na: 1\n", ""),
@@ -72,8 +80,8 @@ func TestCostGrowsAsTheFileDoes(t *testing.T) {
 		"tags":                      repeated("paths: [", "!!str a,", "]"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			short, findings := cost(t, text(8<<10))
-			long, more := cost(t, text(16<<10))
+			short, findings := cost(t, text(4<<10))
+			long, more := cost(t, text(8<<10))
 			if float64(long) > 2.5*float64(short)+64<<10 {
 				t.Errorf("%d bytes for a short file, %d for one twice as long", short, long)
 			}

@@ -43,7 +43,8 @@ type decoder struct {
 	files         map[string]bool // that were read, besides the one file
 	expanded      map[string]bool // paths whose text came from the environment or a file
 	expandedBytes int
-	mending       int // bytes that were parsed again
+	mended        int // mistakes that were set aside
+	mending       int // bytes that were parsed again for it
 	nodes         int
 	depth         int
 	endless       bool // maxNodes or maxDepth was passed, and that was said

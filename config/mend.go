@@ -17,14 +17,20 @@ import (
 // character; a file that has it is not mended.
 const setAside = '\uE000'
 
-// maxMending bounds the bytes that are parsed again to go on after mistakes.
-const maxMending = 4 * maxFile
+// maxMended bounds how many mistakes are set aside, and maxMending the bytes that are parsed again
+// to go on after them.
+const (
+	maxMended  = 100
+	maxMending = maxFile
+)
 
 // mend adds a finding for the mistake that the parser has stopped at, and returns b without it;
 // false for any other mistake.
 func (d *decoder) mend(b []byte, bad *yaml.LoadError) (mended []byte, ok bool) {
 	at, found := offsetOf(b, bad.Mark.Line, bad.Mark.Column)
-	if d.mending += len(b); !found || d.mending > maxMending {
+	d.mended++
+	d.mending += len(b)
+	if !found || d.mended > maxMended || d.mending > maxMending {
 		return nil, false
 	}
 	where := position{bad.Mark.Line, bad.Mark.Column}
