@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -264,6 +265,9 @@ func costCases() []costCase {
 			return fill("HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n", n) + jsonAnswer(`{"choices":[{}]}`)
 		}},
 		// Plain answers.
+		{name: "answer: gateway members", n: 64 * kilo, answer: func(n int) string {
+			return jsonAnswer(`{"choices":[{}],` + fill(`"gateway":1,"\u0067ateway":1,`, n) + `"a":1}`)
+		}},
 		{name: "answer: usage", n: 64 * kilo, answer: func(n int) string { return jsonAnswer(`{"a":[` + fill(`"usage",`, n) + `1]}`) }},
 		{name: "answer: usages", n: 64 * kilo, answer: func(n int) string {
 			return jsonAnswer(`{` + fill(`"usage":{"prompt_tokens":1},`, n) + `"choices":[{}]}`)
@@ -290,6 +294,7 @@ func costCases() []costCase {
 		{name: "event: comments", n: 64 * kilo, answer: eventOf("", ":\n", "data: {}\n\n")},
 		{name: "event: blank lines", n: 64 * kilo, answer: eventOf("", "\n", "data: {}\n\n")},
 		{name: "event: comments inside", n: 64 * kilo, answer: eventOf("data: {}\n", ":\n", "\n")},
+		{name: "event: gateway members", n: 64 * kilo, answer: eventOf(`data: {`, `"gateway":1,"\u0067ateway":1,`, "\"a\":1}\n\n")},
 		{name: "event: error names", n: 64 * kilo, answer: eventOf(`data: {"a":[`, `"error",`, "1]}\n\n")},
 		{name: "event: error members", n: 64 * kilo, answer: eventOf(`data: {`, `"errors":1,"error":null,`, "\"a\":1}\n\n")},
 		{name: "event: finish reasons", n: 64 * kilo, answer: eventOf(`data: {"choices":[`, `{"finish_reason":null},`, "{\"finish_reason\":1}]}\n\n")},
@@ -351,7 +356,7 @@ func loaded(model func(i int) string, before, unit, after string) func(h *costHo
 		}
 		path := filepath.Join(filepath.Dir(h.path), "counted.yaml")
 		write(h.t, path, b.String())
-		_, _, err := config.Load(path)
+		_, _, err := config.Load(context.Background(), path)
 		h.t.Logf("%d bytes: %.200v", n, err)
 	}
 }
