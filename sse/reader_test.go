@@ -208,7 +208,7 @@ func TestReaderTakesLinearTime(t *testing.T) {
 		"names":                "event: a\n",
 		"half a byte order":    "\xEF\xBB",
 	} {
-		for _, piece := range []int{1, 100, 1 << 30} {
+		for _, piece := range []int{1, 1 << 30} {
 			growth.Linear(t, fmt.Sprintf("%s in pieces of %d", name, piece), func(n int) func() {
 				text := []byte("data: a\r" + strings.Repeat(line, n/len(line)))
 				return func() {

@@ -16,7 +16,7 @@ func Linear(t *testing.T, what string, make func(n int) (work func())) {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	const size = 32 << 10
+	const size = 16 << 10
 	small, large := make(size), make(8*size)
 	var ratio float64
 	for range 5 {
@@ -30,7 +30,7 @@ func Linear(t *testing.T, what string, make func(n int) (work func())) {
 // least is the least time that work takes in several runs.
 func least(work func()) time.Duration {
 	least := time.Duration(1 << 62)
-	for range 5 {
+	for range 3 {
 		began := threadTime()
 		work()
 		least = min(least, threadTime()-began)
