@@ -75,23 +75,28 @@ func (l *Ledger) ReserveWithin(now time.Duration, amount, limit int64) (c Charge
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.advance(now)
-	amount = min(amount, l.limit)
-	if l.used+amount > min(limit, l.limit) {
-		return Charge{}, l.state(now, amount), false
+	amount, limit = min(amount, l.limit), min(limit, l.limit)
+	if l.used+amount > limit {
+		return Charge{}, l.state(now, amount, limit), false
 	}
 	l.spent[l.at&ringMask] += amount
 	l.used += amount
 	l.open++
-	return Charge{ledger: l, amount: amount, at: l.at, epoch: l.epoch}, l.state(now, 0), true
+	return Charge{ledger: l, amount: amount, at: l.at, epoch: l.epoch}, l.state(now, 0, limit), true
 }
 
 // Peek says what Reserve would find, without charging.
 func (l *Ledger) Peek(now time.Duration, amount int64) (s State, admitted bool) {
+	return l.PeekWithin(now, amount, MaxLimit)
+}
+
+// PeekWithin is Peek with another limit, where that is less.
+func (l *Ledger) PeekWithin(now time.Duration, amount, limit int64) (s State, admitted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.advance(now)
-	amount = min(amount, l.limit)
-	return l.state(now, amount), l.used+amount <= l.limit
+	amount, limit = min(amount, l.limit), min(limit, l.limit)
+	return l.state(now, amount, limit), l.used+amount <= limit
 }
 
 // Open is how many charges are not settled yet.
@@ -154,15 +159,15 @@ func (l *Ledger) advance(now time.Duration) {
 	}
 }
 
-// state is what a caller is told who wants amount.
-func (l *Ledger) state(now time.Duration, amount int64) State {
-	s := State{Limit: l.limit, Remaining: max(0, l.limit-l.used)}
+// state is what a caller that wants amount of limit is told.
+func (l *Ledger) state(now time.Duration, amount, limit int64) State {
+	s := State{Limit: limit, Remaining: max(0, limit-l.used)}
 	left := l.used
-	needRetry, needReset := left+amount > l.limit, left > 0
+	needRetry, needReset := left+amount > limit, left > 0
 	for j := l.at - subWindows; (needRetry || needReset) && j <= l.at; j++ {
 		left -= l.spent[j&ringMask]
 		then := l.begin(j+subWindows+1) - now
-		if needRetry && left+amount <= l.limit {
+		if needRetry && left+amount <= limit {
 			s.RetryAfter, needRetry = then, false
 		}
 		if needReset && left == 0 {

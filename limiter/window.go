@@ -132,12 +132,16 @@ func (w *Window) AllowWithin(now time.Duration, limit int64) (State, bool, error
 }
 
 // Peek says what Allow would find, without admitting. The error is nil or ErrFrozen.
-func (w *Window) Peek(now time.Duration) (State, error) {
+func (w *Window) Peek(now time.Duration) (State, error) { return w.PeekWithin(now, MaxLimit) }
+
+// PeekWithin is Peek with another limit, where that is less.
+func (w *Window) PeekWithin(now time.Duration, limit int64) (State, error) {
 	for decision := now; ; {
 		v, err := w.view(decision)
 		if err != nil {
 			return State{}, err
 		}
+		v.limit = min(v.limit, limit)
 		s, ok, later := w.state(&v, now)
 		if ok {
 			return s, nil
