@@ -48,7 +48,11 @@ func (k *Key) Admit(now time.Duration) (state limiter.State, admitted, limited b
 		state.Remaining = min(state.Remaining, share.left())
 		return state, admitted, limited
 	case alone:
-		return k.allow(now, share.nodePart(w.limit))
+		if state, admitted, limited = k.allow(now, share.nodePart(w)); admitted {
+			share.overspent(w, 1)
+			return state, admitted, limited
+		}
+		return refusedByItself(state, 1), false, limited
 	}
 	state, _ = k.Left(now)
 	state.Remaining, state.RetryAfter, state.Uncounted = 0, retry, t == uncounted
@@ -121,7 +125,13 @@ func (k *Key) Left(now time.Duration) (state limiter.State, limited bool) {
 		if w == nil {
 			return limiter.State{}, false
 		}
-		if state, err := w.Peek(now); err == nil {
+		of, _ := k.limitOf(k.Spec().Limits.Requests)
+		part, byItself := k.ofRequests.within(of, now)
+		switch state, err := w.PeekWithin(now, part); {
+		case err != nil:
+		case byItself:
+			return refusedByItself(state, 1), true
+		default:
 			return k.ofRequests.adjust(state, now), true
 		}
 	}
@@ -134,7 +144,9 @@ func (k *Key) CountsTokens() bool { return k.tokens.Load() != nil }
 type Charge struct {
 	own   limiter.Charge
 	share *share
-	lease *limiter.Lease
+	lease *limiter.Lease // nil if it was charged while nobody counted for all nodes; of that are:
+	of    window
+	term  int64
 }
 
 // Reserved is the amount that was charged.
@@ -146,8 +158,10 @@ func (c *Charge) Settle(now time.Duration, actual int64) {
 	c.own.Settle(now, actual)
 	switch s := c.share; {
 	case s == nil:
+	case c.lease == nil && c.term == s.term.Load():
+		s.overspent(c.of, actual) // else the reservation was declared since
 	case more > 0:
-		s.overspent(more)
+		s.overspent(c.of, more)
 	default:
 		s.give(c.lease, -more)
 	}
@@ -176,15 +190,15 @@ func (k *Key) Reserve(now time.Duration, tokens int64) (c Charge, state limiter.
 		}
 		state.Remaining = min(state.Remaining, share.left())
 	case alone:
-		if c.own, state, admitted = l.ReserveWithin(now, tokens, share.nodePart(w.limit)); !admitted {
-			return Charge{}, state, false, true
+		if c.own, state, admitted = l.ReserveWithin(now, tokens, share.nodePart(w)); !admitted {
+			return Charge{}, refusedByItself(state, tokens), false, true
 		}
 	default:
 		state, _ = l.Peek(now, tokens)
 		state.Remaining, state.RetryAfter, state.Uncounted = 0, retry, t == uncounted
 		return Charge{}, state, false, true
 	}
-	c.share, c.lease = share, lease
+	c.share, c.lease, c.of, c.term = share, lease, w, share.term.Load()
 	return c, state, true, true
 }
 
@@ -203,7 +217,11 @@ func (k *Key) LeftTokens(now time.Duration, tokens int64) (state limiter.State, 
 	if l == nil {
 		return limiter.State{}, true, false
 	}
-	state, admitted = l.Peek(now, tokens)
+	of, _ := k.limitOf(k.Spec().Limits.Tokens)
+	part, byItself := k.ofTokens.within(of, now)
+	if state, admitted = l.PeekWithin(now, tokens, part); byItself {
+		return refusedByItself(state, min(tokens, of.limit)), admitted, true
+	}
 	state = k.ofTokens.adjust(state, now)
 	return state, admitted && (tokens == 0 || state.Remaining > 0), true
 }

@@ -34,8 +34,9 @@ func (l *leases) settle(ctx context.Context, some []*share, over func(*limiter.L
 	r := l.of
 	type told struct {
 		share *share
-		say   report
-		term  int64
+		window
+		say  report
+		term int64
 	}
 	var all []told
 	var calls []rueidis.LuaExec
@@ -51,7 +52,7 @@ func (l *leases) settle(ctx context.Context, some []*share, over func(*limiter.L
 		w := s.shape
 		s.mu.Unlock()
 		if say, era, term := s.reported(w); !say.empty() && w.period > 0 {
-			all = append(all, told{s, say, term})
+			all = append(all, told{s, w, say, term})
 			calls = append(calls, rueidis.LuaExec{Keys: []string{s.name, redisEra}, Args: leaseArgs(era, w, 0, 0, r.nodes.Load(), say)})
 		}
 	}
@@ -62,10 +63,13 @@ func (l *leases) settle(ctx context.Context, some []*share, over func(*limiter.L
 	for i, answer := range leaseScript.ExecMulti(ctx, r.client, calls...) {
 		s := all[i].share
 		got, err := answer.AsIntSlice()
-		if err != nil || len(got) != 4 {
-			s.unreported(all[i].say, all[i].term)
-			l.note(s)
+		switch {
+		case err != nil || len(got) != 4:
+			s.unreported(all[i].window, all[i].say, all[i].term)
 			failed = cmp.Or(err, errAnswer)
+			continue
+		case got[0] == otherEra:
+			s.unreported(all[i].window, all[i].say, all[i].term)
 			continue
 		}
 		s.free.Store(got[2])
@@ -100,12 +104,6 @@ const declareTime = 250 * time.Millisecond
 // era before hold no more. Called again after an error it goes on from where it was.
 func (l *leases) declare(ctx context.Context, era string) error {
 	r := l.of
-	r.store.byID.Range(func(_ string, k *Key) bool {
-		for _, s := range k.shares() {
-			s.endEra()
-		}
-		return true
-	})
 	for some := range slices.Chunk(l.spendings(era), 2*batch) {
 		ctx, cancel := context.WithTimeout(ctx, settleTime)
 		calls := make([]rueidis.LuaExec, len(some))
@@ -128,10 +126,16 @@ func (l *leases) declare(ctx context.Context, era string) error {
 	return nil
 }
 
-// spendings are what this node has spent within the last period of each limit, but for what was declared in the era.
+// spendings are what this node has spent within the last period of each limit, but for what was declared in the era, which
+// for each share begins here: what it spends from now on without a lease is said besides.
 func (l *leases) spendings(era string) (all []spending) {
 	now := l.of.store.now()
 	l.of.store.byID.Range(func(_ string, k *Key) bool {
+		for _, s := range k.shares() {
+			if era != "" && s.declared != era {
+				s.endEra()
+			}
+		}
 		for _, one := range k.spent(now) {
 			if one.amount > 0 && (era == "" || one.share.declared != era) {
 				all = append(all, one)
@@ -149,6 +153,7 @@ func (s *share) endEra() {
 		lease.End()
 	}
 	s.say = report{}
-	s.term++
+	s.extra.Store(0)
+	s.term.Add(1)
 	s.refused.Store(0)
 }

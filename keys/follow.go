@@ -20,7 +20,7 @@ func (r *shared) follow(ctx context.Context) error {
 			return err
 		}
 		r.era.Store(era)
-		r.log.Warn("a new era of the shared key store: it is another process or was emptied, or a node was cut off")
+		r.log.Warn("a new era of the shared key store: it is another process or was emptied, or a node was cut off; until leases are given in it, "+r.rule(), "without_store", rules[r.strict.Load()])
 	}
 	if r.stray.Load() {
 		return r.merge(ctx)

@@ -39,6 +39,8 @@ type share struct {
 	needed  atomic.Int64 // that is, as much as this or more
 	unknown atomic.Bool  // whether refused is for another reason than that the limit is used up
 	waiting atomic.Int64 // what those who wait for an answer need
+	extra   atomic.Int64 // what was spent without a lease and is to be said
+	term    atomic.Int64 // grows with each era: what comes back of an older one is not counted any more
 
 	asking chan struct{} // one asks at a time; a channel, so that the others need not wait for ever
 
@@ -47,7 +49,6 @@ type share struct {
 	want     int64
 	say      report
 	shape    window // as it was last asked for
-	term     int64  // grows with each era: what comes back of an older one is not counted any more
 	declared string // the era in which what was spent before it was said
 }
 
@@ -80,12 +81,20 @@ const (
 	granted   taken = iota
 	exhausted       // the limit is
 	uncounted       // it is not known what others have spent: Redis does not answer, or a new era has not opened
-	alone           // Redis does not answer: the node's own share counts
+	alone           // the same, and the node's own part of the limit counts
 )
 
 // take spends amount of w, asking for a lease if what there is does not do. It waits leaseWait at most. retry is how
-// long until it is worth trying again.
+// long until it is worth trying again. Where alone comes back, nothing is spent yet.
 func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
+	if t, lease, retry = s.takeCounted(w, amount); t == uncounted {
+		t, retry = s.takeUncounted(w, retry)
+	}
+	return t, lease, retry
+}
+
+// takeCounted is take where nothing is spent that Redis has not counted.
+func (s *share) takeCounted(w window, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
 	if t, lease, retry, settled := s.takeHere(w, amount); settled {
 		return t, lease, retry
 	}
@@ -109,8 +118,7 @@ func (s *share) take(w window, amount int64) (t taken, lease *limiter.Lease, ret
 		return uncounted, nil, leaseWait // it had waited for its turn too long to say anything of Redis
 	case err != nil:
 		s.of.failed(err)
-		t, retry := s.withoutRedis(w.period)
-		return t, nil, retry
+		return uncounted, nil, afterFailure
 	}
 	return t, lease, retry
 }
@@ -128,8 +136,7 @@ func (s *share) takeHere(w window, amount int64) (t taken, lease *limiter.Lease,
 		return exhausted, nil, until - now, true
 	}
 	if s.of.silent(now) {
-		t, retry = s.withoutRedis(w.period)
-		return t, nil, retry, true
+		return uncounted, nil, afterFailure, true
 	}
 	return 0, nil, 0, false
 }
@@ -147,26 +154,6 @@ func (l *leases) failed(err error) {
 func (l *leases) silent(now time.Duration) bool {
 	return l.of.away.Load() || now < time.Duration(l.silence.Load())
 }
-
-// withoutRedis is what holds while Redis does not answer: what others may have spent in the last period is not
-// known, so nothing is spent for one; then each node has its part. retry is how long until that.
-func (s *share) withoutRedis(period time.Duration) (t taken, retry time.Duration) {
-	r := s.of.of
-	now := r.store.now()
-	// Since it was noticed, not since it was last heard of: it may have given leases in between. And not before
-	// this node takes itself for cut off, or nobody would ask what it has spent.
-	until := time.Duration(r.lostAt.Load()) + max(period+leaseTime(period), cutOff)
-	switch {
-	case !r.away.Load():
-		return uncounted, afterFailure
-	case now < until:
-		return uncounted, until - now
-	}
-	return alone, 0
-}
-
-// nodePart is this node's part of limit while Redis does not answer.
-func (s *share) nodePart(limit int64) int64 { return limit / s.of.of.nodes.Load() }
 
 // left is what may still be spent, here and elsewhere, as far as is known.
 func (s *share) left() int64 {
@@ -205,7 +192,7 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (t taken, lease
 		}
 	}
 	s.want = min(max(s.want, 2*amount, s.waiting.Load()), w.limit)
-	want, term := max(amount, s.want), s.term
+	want, term := max(amount, s.want), s.term.Load()
 	s.mu.Unlock()
 	answer, err := s.send(ctx, w, amount, want)
 	if err != nil {
@@ -238,7 +225,7 @@ func (s *share) ask(ctx context.Context, w window, amount int64) (t taken, lease
 func (s *share) begin(lease *limiter.Lease, grant int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if lease.Term != s.term {
+	if lease.Term != s.term.Load() {
 		return false
 	}
 	s.got = grant
@@ -280,16 +267,15 @@ func (s *share) reported(w window) (say report, era string, term int64) {
 	defer s.mu.Unlock()
 	s.shape = w
 	say, s.say = s.say, report{}
-	return say, *s.of.of.era.Load(), s.term
+	say.extra = s.extra.Swap(0)
+	return say, *s.of.of.era.Load(), s.term.Load()
 }
 
-// unreported notes anew what was spent, where Redis has not answered. What was to come back is not said again: it may
-// have been heard, and would come back twice.
-func (s *share) unreported(say report, term int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if term == s.term {
-		s.say.extra += say.extra
+// unreported notes anew what was spent, where Redis has not answered, or knows another era that this share has begun
+// already. What was to come back is not said again: it may have been heard, and would come back twice.
+func (s *share) unreported(w window, say report, term int64) {
+	if say.extra > 0 && term == s.term.Load() {
+		s.overspent(w, say.extra)
 	}
 }
 
@@ -302,10 +288,11 @@ func (s *share) send(ctx context.Context, w window, least, want int64) ([]int64,
 		err = errAnswer
 	}
 	if err != nil {
-		s.unreported(say, term)
+		s.unreported(w, say, term)
 		return nil, err
 	}
 	if answer[0] == otherEra { // what was spent is said in it anew
+		s.unreported(w, say, term)
 		answer[3] = beatEvery.Milliseconds()
 	}
 	return answer, nil
@@ -322,16 +309,19 @@ func (s *share) give(lease *limiter.Lease, amount int64) {
 func (s *share) comesBack(lease *limiter.Lease, amount int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if lease.Term == s.term { // else what this node has spent was declared since, and this with it
+	if lease.Term == s.term.Load() { // else what this node has spent was declared since, and this with it
 		s.say.add(lease.Mark, amount)
 		s.of.note(s)
 	}
 }
 
-// overspent notes what was used beyond what was taken.
-func (s *share) overspent(amount int64) {
+// overspent notes what was used beyond what was taken. Only the first that there is to say takes a lock.
+func (s *share) overspent(w window, amount int64) {
+	if amount <= 0 || s.extra.Add(amount) != amount {
+		return
+	}
 	s.mu.Lock()
-	s.say.extra += amount
+	s.shape = w
 	s.mu.Unlock()
 	s.of.note(s)
 }

@@ -9,7 +9,7 @@ const (
 	redisChanged = "sluice:changed" // sorted set: id → version of its newest change
 	redisDeleted = "sluice:deleted" // the same of those that were deleted, the newest keptDeleted
 	redisNodes   = "sluice:nodes"   // sorted set: node → when it was heard of
-	redisEra     = "sluice:era"     // hash: id, opens (when leases begin to be given), server (the run_id of Redis)
+	redisEra     = "sluice:era"     // hash: id, opens (when leases begin to be given), server (the run_id of Redis), left (when a node last went)
 	redisLineage = "sluice:lineage" // an id of this history of changes
 	redisWindows = "sluice:window:" // and the kind, and the key's id: hash, see leaseScript
 
@@ -89,7 +89,7 @@ redis.call('DEL', KEYS[5])
 return 1`)
 
 // beatScript says that a node lives. It returns the era, in how long leases are given in it, how many nodes there are, the
-// lineage of the keys' changes and their version.
+// lineage of the keys' changes and their version, and how long ago a node last went, -1 if none has.
 //
 // An era ends when somebody may have spent what is not counted here: Redis was emptied, is another process than before (which
 // may have lost something), or the node has heard nothing for longer than cutOff. In a new one every node says what it has spent
@@ -109,9 +109,23 @@ end
 if ARGV[2] ~= '' and ARGV[2] ~= era[1] then opens = math.max(opens, now + settle) end
 redis.call('HSET', KEYS[2], 'id', era[1], 'opens', opens, 'server', server)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[6]))
+-- Until an era opens, nodes come back that could not say that they live.
+if now >= opens and redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[6])) > 0 then
+  redis.call('HSET', KEYS[2], 'left', now)
+end
+local left = redis.call('HGET', KEYS[2], 'left')
 redis.call('SET', KEYS[4], ARGV[7], 'NX')
-return {era[1], math.max(0, opens - now), redis.call('ZCARD', KEYS[1]), redis.call('GET', KEYS[4]), tonumber(redis.call('GET', KEYS[3]) or 0)}`)
+return {era[1], math.max(0, opens - now), redis.call('ZCARD', KEYS[1]), redis.call('GET', KEYS[4]), tonumber(redis.call('GET', KEYS[3]) or 0), left and math.max(0, now - left) or -1}`)
+
+// leaveScript says that a node goes.
+//
+// KEYS: nodes, era. ARGV: node.
+var leaveScript = rueidis.NewLuaScript(`
+local t = redis.call('TIME')
+if redis.call('ZREM', KEYS[1], ARGV[1]) > 0 then
+  redis.call('HSET', KEYS[2], 'left', t[1] * 1000 + math.floor(t[2] / 1000))
+end
+return 0`)
 
 // leaseScript gives a part of a key's limit to a node, for a time. What is given is counted until that time is
 // over and a period after it: then whatever the node admitted with it is older than the period. So in any

@@ -53,6 +53,8 @@ type shared struct {
 
 	lastHeard atomic.Int64 // on the store's clock
 	nodes     atomic.Int64 // as last heard
+	roster    roster
+	strict    atomic.Bool  // see Store.HoldStrictly
 	away      atomic.Bool  // Redis does not answer
 	lostAt    atomic.Int64 // when that was noticed
 	era       atomic.Pointer[string]
@@ -87,9 +89,8 @@ func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store,
 		return nil, fmt.Errorf("cannot reach the shared key store: %w", err)
 	}
 	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
-	r := &shared{store: s, client: client, log: log, node: randomID(), kept: keptDeleted, heard: make(chan struct{}, 1)}
-	r.leases.of = r
-	s.kept, s.shared = r, r
+	r := newShared(s, client, log)
+	s.kept = r
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	opens, err := r.firstBeat(ctx)
@@ -102,6 +103,15 @@ func OpenShared(url string, now func() time.Duration, log *slog.Logger) (*Store,
 	r.ended.Go(func() { r.every(ctx, r.heard, r.work) })
 	time.Sleep(min(opens, 2*settleTime)) // only for who comes in a new era: better than to refuse so long
 	return s, nil
+}
+
+// newShared is what a store has before it has heard anything.
+func newShared(s *Store, client rueidis.Client, log *slog.Logger) *shared {
+	r := &shared{store: s, client: client, log: log, node: randomID(), kept: keptDeleted, heard: make(chan struct{}, 1)}
+	r.leases.of = r
+	r.roster.left.Store(never)
+	s.shared = r
+	return r
 }
 
 func randomID() string {
@@ -161,7 +171,7 @@ func (r *shared) lost(err error) {
 	if !r.away.Load() {
 		r.lostAt.Store(int64(r.store.now()))
 		r.away.Store(true)
-		r.log.Error("the shared key store does not answer; keys that are known go on working, on what is left of their leases, then on a share of their limits", "error", err)
+		r.log.Error("the shared key store does not answer; "+r.rule(), "without_store", rules[r.strict.Load()], "nodes", r.roster.most.Load(), "error", err)
 	}
 }
 
@@ -187,7 +197,7 @@ func (r *shared) beat(ctx context.Context) (opens time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(answer) != 5 {
+	if len(answer) != 6 {
 		return 0, errAnswer
 	}
 	era, err := answer[0].ToString()
@@ -195,7 +205,8 @@ func (r *shared) beat(ctx context.Context) (opens time.Duration, err error) {
 	nodes, nerr := answer[2].AsInt64()
 	lineage, lerr := answer[3].ToString()
 	version, verr := answer[4].AsInt64()
-	if err := errors.Join(err, werr, nerr, lerr, verr); err != nil {
+	left, gerr := answer[5].AsInt64()
+	if err := errors.Join(err, werr, nerr, lerr, verr, gerr); err != nil {
 		return 0, err
 	}
 	switch {
@@ -215,10 +226,13 @@ func (r *shared) beat(ctx context.Context) (opens time.Duration, err error) {
 	if uint64(version) < newest {
 		r.missed.Store(newest)
 	}
+	now := r.store.now()
 	r.nodes.Store(max(1, nodes))
-	r.lastHeard.Store(int64(r.store.now()))
+	r.roster.hear(now, nodes, time.Duration(left)*time.Millisecond, known != era || cut == "1")
+	r.lastHeard.Store(int64(now))
 	if r.away.Swap(false) {
-		r.log.Info("the shared key store answers again", "nodes", nodes)
+		r.log.Info("the shared key store answers again", "without_store", rules[r.strict.Load()], "nodes", nodes,
+			"after", (now - time.Duration(r.lostAt.Load())).Round(time.Millisecond).String())
 	}
 	if known != era || r.stray.Load() || uint64(version) != newest {
 		select {
@@ -281,7 +295,7 @@ func (r *shared) leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), beatWait)
 	defer cancel()
-	if err := r.client.Do(ctx, r.client.B().Zrem().Key(redisNodes).Member(r.node).Build()).Error(); err != nil {
+	if err := leaveScript.Exec(ctx, r.client, []string{redisNodes, redisEra}, []string{r.node}).Error(); err != nil {
 		r.log.Warn("the other nodes will count this one for a while yet", "error", err)
 	}
 }

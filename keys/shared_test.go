@@ -24,7 +24,7 @@ type testNode struct {
 
 func openNode(t testing.TB, url string) testNode { return openNodeAt(t, url, 0) }
 
-// openNodeAt is openNode with a clock that began a while ago.
+// openNodeAt is openNode, whose rule without Redis is strict, with a clock that began a while ago.
 func openNodeAt(t testing.TB, url string, ago time.Duration) testNode {
 	t.Helper()
 	began := time.Now().Add(-ago)
@@ -34,6 +34,7 @@ func openNodeAt(t testing.TB, url string, ago time.Duration) testNode {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	s.HoldStrictly(true)
 	return testNode{s, log, new(atomic.Bool)}
 }
 

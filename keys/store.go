@@ -135,6 +135,7 @@ type Sharing struct {
 	Answers bool          // or does not
 	Silent  time.Duration // since it last did
 	Nodes   int64         // this one among them, when it last did
+	Strict  bool          // which rule holds while it does not, see HoldStrictly
 }
 
 // Sharing reports how the shared store is doing; false for the embedded one.
@@ -143,7 +144,7 @@ func (s *Store) Sharing() (Sharing, bool) {
 	if r == nil {
 		return Sharing{}, false
 	}
-	return Sharing{!r.away.Load(), s.now() - time.Duration(r.lastHeard.Load()), r.nodes.Load()}, true
+	return Sharing{!r.away.Load(), s.now() - time.Duration(r.lastHeard.Load()), r.nodes.Load(), r.strict.Load()}, true
 }
 
 // Count is how many keys there are.
