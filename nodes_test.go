@@ -61,7 +61,7 @@ func TestThreeNodes(t *testing.T) {
 	for range 3 {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "config.yaml")
-		write(t, path, strings.Replace(settings(dir, base, "retry: {max_retries: 0}\n"), filepath.Join(dir, "keys.db"), redis.URL(), 1))
+		write(t, path, strings.Replace(settings(dir, base, "retry: {max_retries: 0}\n"), filepath.Join(dir, "keys.db"), redis.URL()+", without_store: strict", 1))
 		nodes = append(nodes, found(t, path, nil))
 	}
 	const limit, period = 300, 2 * time.Second

@@ -49,6 +49,7 @@ func (d *decoder) check(cfg *Config) {
 	d.checkTLS("tls", cfg.TLS)
 	d.checkTLS("admin.tls", cfg.Admin.TLS)
 	d.checkStore("keys.store", cfg.Keys.Store)
+	d.checkWithoutStore("keys.without_store", &cfg.Keys)
 	d.checkSize("limits.body", cfg.Limits.Body, 1<<10, 1<<30)
 	d.checkSize("limits.response", cfg.Limits.Response, 1<<10, 1<<30)
 	d.checkSize("limits.head", cfg.Limits.Head, 4<<10, 1<<20)
@@ -102,6 +103,17 @@ func (d *decoder) checkStore(path string, store Location) {
 	case err != nil, u.Scheme != "redis" && u.Scheme != "rediss", u.Hostname() == "", u.Fragment != "",
 		!databaseNumber.MatchString(u.Path): // not quoted: a password may be in it
 		d.find(path, "must be a URL such as redis://host:6379/0 or rediss://user:password@host:6379/0")
+	}
+}
+
+func (d *decoder) checkWithoutStore(path string, keys *Keys) {
+	_, given := d.positions[path]
+	switch rule := keys.WithoutStore; {
+	case d.refused(path):
+	case rule != Share && rule != Strict:
+		d.find(path, `must be "share" or "strict", not %s`, d.shown(path, rule))
+	case given && !keys.Store.Shared():
+		d.warn(path, "has no effect with a file as keys.store; it is for one that several nodes share, such as redis://host:6379/0")
 	}
 }
 

@@ -52,10 +52,18 @@ type Admin struct {
 // Keys is where gateway keys are kept.
 type Keys struct {
 	Store Location `json:"store"`
+	// WithoutStore is what holds of limits while a shared store does not answer: Share or Strict.
+	WithoutStore string `json:"without_store"`
 	// DefaultReservation is what a request that names no cap of its own on what is generated is
 	// taken to use of its key's tokens until that is known.
 	DefaultReservation int `json:"default_reservation"`
 }
+
+// The values of Keys.WithoutStore.
+const (
+	Share  = "share"  // each node admits its share
+	Strict = "strict" // nothing is admitted until what other nodes have spent is forgotten
+)
 
 // Limits bound what one request and all requests together may take.
 type Limits struct {
@@ -171,7 +179,7 @@ func Default() *Config {
 	return &Config{
 		Listen: ":8080",
 		Admin:  Admin{Listen: "127.0.0.1:9090"},
-		Keys:   Keys{Store: "data/keys.db"},
+		Keys:   Keys{Store: "data/keys.db", WithoutStore: Share},
 		Limits: Limits{Body: 10 << 20, Response: 32 << 20, Head: 32 << 10, UpstreamHead: 64 << 10, InFlight: 20000},
 		Timeouts: ServerTimeouts{
 			Timeouts: Timeouts{

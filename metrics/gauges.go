@@ -65,6 +65,7 @@ type Sharing struct {
 	Answers bool
 	Silent  time.Duration
 	Nodes   int64
+	Strict  bool
 }
 
 // Sharing exports what read tells whenever it is asked for.
@@ -75,6 +76,7 @@ type sharing func() Sharing
 var (
 	sharedUp     = prometheus.NewDesc("sluice_shared_store_up", "1 if the shared key store answers, 0 if keys are held to what this node knows.", nil, nil)
 	sharedSilent = prometheus.NewDesc("sluice_shared_store_silent_seconds", "How long ago the shared key store was last heard.", nil, nil)
+	sharedRule   = prometheus.NewDesc("sluice_without_store", "1 while the shared key store does not answer and this rule of keys.without_store holds: share or strict.", []string{"rule"}, nil)
 	sharedNodes  = prometheus.NewDesc("sluice_shared_store_nodes", "Nodes that share the key store, as last heard.", nil, nil)
 )
 
@@ -83,12 +85,16 @@ func (sharing) Describe(to chan<- *prometheus.Desc) {
 	to <- sharedUp
 	to <- sharedSilent
 	to <- sharedNodes
+	to <- sharedRule
 }
 
 // Collect reads them.
 func (read sharing) Collect(to chan<- prometheus.Metric) {
 	s := read()
-	to <- prometheus.MustNewConstMetric(sharedUp, prometheus.GaugeValue, map[bool]float64{true: 1}[s.Answers])
+	number := map[bool]float64{true: 1}
+	to <- prometheus.MustNewConstMetric(sharedUp, prometheus.GaugeValue, number[s.Answers])
+	to <- prometheus.MustNewConstMetric(sharedRule, prometheus.GaugeValue, number[!s.Answers && !s.Strict], "share")
+	to <- prometheus.MustNewConstMetric(sharedRule, prometheus.GaugeValue, number[!s.Answers && s.Strict], "strict")
 	to <- prometheus.MustNewConstMetric(sharedSilent, prometheus.GaugeValue, s.Silent.Seconds())
 	to <- prometheus.MustNewConstMetric(sharedNodes, prometheus.GaugeValue, float64(s.Nodes))
 }

@@ -46,8 +46,10 @@ func (p *Proxy) StoreState() string {
 		return "embedded"
 	case s.Answers:
 		return fmt.Sprintf("shared by %d nodes", s.Nodes)
+	case s.Strict:
+		return fmt.Sprintf("the shared store has not answered for %s; keys with a limit get 503 for its period (keys.without_store: strict)", s.Silent.Round(time.Second))
 	default:
-		return fmt.Sprintf("the shared store has not answered for %s; keys are held to what this node knows", s.Silent.Round(time.Second))
+		return fmt.Sprintf("the shared store has not answered for %s; this node admits its share of each limit, which %d nodes have (keys.without_store: share)", s.Silent.Round(time.Second), s.Nodes)
 	}
 }
 

@@ -112,6 +112,7 @@ func (p *Proxy) Apply(cfg *config.Config) error {
 	s := &snapshot{config: cfg, set: p.pool.Build(cfg), cors: newCrossOrigin(cfg.CORS.Origins), loaded: time.Now(), modelFields: modelFields(cfg)}
 	s.router = newRouter(s)
 	p.gate.SetLimit(int64(cfg.Limits.InFlight))
+	p.keys.HoldStrictly(cfg.Keys.WithoutStore == config.Strict)
 	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))
 	if cfg.AccessLog > 0 {
 		p.access.start()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -188,10 +189,18 @@ func (r *request) overRequests(state *limiter.State) *failure {
 	if state.Uncounted {
 		return r.uncounted(state)
 	}
-	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d requests per %s (limits.requests); try again in %s",
-		state.Limit, r.period(), state.RetryAfter.Round(time.Millisecond))
+	f := refusal(rateLimitExceeded, "", "the key is at %s requests per %s (limits.requests); try again in %s",
+		limitOrShare(state, r.key.Spec().Limits.Requests), r.period(), state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
 	return f
+}
+
+// limitOrShare names what is used up: the limit, or this node's share of it while nobody counts for all nodes.
+func limitOrShare(state *limiter.State, limit *int64) string {
+	if limit == nil || state.Limit >= *limit {
+		return fmt.Sprintf("its limit of %d", state.Limit)
+	}
+	return fmt.Sprintf("this node's share, %d, of its limit of %d", state.Limit, *limit)
 }
 
 // uncounted is for a key of which nobody knows what other nodes have spent.

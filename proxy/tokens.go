@@ -59,8 +59,8 @@ func (r *request) overTokens() *failure {
 	if state.Uncounted {
 		return r.uncounted(state)
 	}
-	f := refusal(rateLimitExceeded, "", "the key is at its limit of %d tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
-		state.Limit, r.period(), min(r.needs(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
+	f := refusal(rateLimitExceeded, "", "the key is at %s tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
+		limitOrShare(state, r.key.Spec().Limits.Tokens), r.period(), min(r.needs(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
 	return f
 }
