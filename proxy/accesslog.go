@@ -178,6 +178,9 @@ func (r *request) appendLine(dst []byte, took time.Duration, kind string) []byte
 		text("model", r.attempts[n-1].target.Model)
 		text("upstream", r.attempts[n-1].target.Upstream.Name)
 		text("trail", borrowString(r.trail()))
+		if len(r.upstreamID) > 0 {
+			text("upstream_request_id", borrowString(r.upstreamID))
+		}
 	} else if len(r.models) > 0 {
 		text("model", r.models[0].Name)
 	}

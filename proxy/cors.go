@@ -24,6 +24,7 @@ func (c *crossOrigin) allows(origin []byte) bool {
 
 // exposedHeaders are those of an answer that a page may read, besides the few that it always may.
 const exposedHeaders = "X-Request-Id, Request-Id, Retry-After, X-Should-Retry, X-Sluice-Model, X-Sluice-Upstream, X-Sluice-Attempts, X-Sluice-Trail, " +
+	"X-Sluice-Upstream-Request-Id, " +
 	"X-Ratelimit-Limit-Requests, X-Ratelimit-Remaining-Requests, X-Ratelimit-Reset-Requests, " +
 	"X-Ratelimit-Limit-Tokens, X-Ratelimit-Remaining-Tokens, X-Ratelimit-Reset-Tokens"
 

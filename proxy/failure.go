@@ -232,9 +232,6 @@ func (r *request) refuse(f *failure) {
 		resp.Header.Set(fasthttp.HeaderConnection, "Upgrade")
 	}
 	r.setOwnHeaders()
-	if r.dialect() == anthropic {
-		resp.Header.SetBytesV("Request-Id", r.id)
-	}
 	resp.SetBodyRaw(appendError(nil, r.dialect(), f))
 	if !r.bodyRead {
 		r.leaveBody()

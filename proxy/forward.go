@@ -86,6 +86,7 @@ func (r *request) take(model *pool.Model) *attempt {
 		}
 	}
 	r.drop() // the HTTP error of the attempt before, which is not the answer
+	r.upstreamID = r.upstreamID[:0]
 	target.Metrics.Attempts.Inc()
 	r.attempts = append(r.attempts, attempt{target: target, began: time.Now(), entered: true, place: place})
 	return &r.attempts[len(r.attempts)-1]
@@ -141,6 +142,7 @@ func (r *request) attempt(a *attempt) verdict {
 		return r.lost(a, err)
 	}
 	a.status = r.exchange.Response.StatusCode()
+	r.readUpstreamID()
 	if !r.readAnswerHops() {
 		return r.lost(a, &pool.Error{Cause: pool.MalformedResponse, Err: errTooManyHops})
 	}

@@ -61,7 +61,8 @@ var requestDrops = newHeaderList(
 var responseDrops = newHeaderList([]string{"x-ratelimit-", "x-sluice-", "access-control-"},
 	"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 	"proxy-authenticate", "proxy-authentication-info", "proxy-connection",
-	"content-length", "date", "set-cookie", "openai-organization", "alt-svc", "x-request-id")
+	"content-length", "date", "set-cookie", "openai-organization", "alt-svc",
+	"x-request-id", "request-id") // the gateway has these for its own id
 
 // mediaType is a Content-Type without its parameters.
 func mediaType(contentType []byte) []byte {

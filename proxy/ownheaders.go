@@ -11,14 +11,16 @@ import (
 
 // The names of what the gateway adds to an answer, in the spelling that fasthttp writes.
 var (
-	headerRequestID = []byte("X-Request-Id")
-	headerModel     = []byte("X-Sluice-Model")
-	headerUpstream  = []byte("X-Sluice-Upstream")
-	headerAttempts  = []byte("X-Sluice-Attempts")
-	headerTrail     = []byte("X-Sluice-Trail")
-	headerLimit     = []byte("X-Ratelimit-Limit-Requests")
-	headerRemaining = []byte("X-Ratelimit-Remaining-Requests")
-	headerReset     = []byte("X-Ratelimit-Reset-Requests")
+	headerRequestID   = []byte("X-Request-Id")
+	headerAnthropicID = []byte("Request-Id")
+	headerUpstreamID  = []byte("X-Sluice-Upstream-Request-Id")
+	headerModel       = []byte("X-Sluice-Model")
+	headerUpstream    = []byte("X-Sluice-Upstream")
+	headerAttempts    = []byte("X-Sluice-Attempts")
+	headerTrail       = []byte("X-Sluice-Trail")
+	headerLimit       = []byte("X-Ratelimit-Limit-Requests")
+	headerRemaining   = []byte("X-Ratelimit-Remaining-Requests")
+	headerReset       = []byte("X-Ratelimit-Reset-Requests")
 
 	headerLimitTokens     = []byte("X-Ratelimit-Limit-Tokens")
 	headerRemainingTokens = []byte("X-Ratelimit-Remaining-Tokens")
@@ -29,6 +31,12 @@ var (
 func (r *request) setOwnHeaders() {
 	h := &r.ctx.Response.Header
 	h.SetCanonical(headerRequestID, r.id)
+	if r.dialect() == anthropic {
+		h.SetCanonical(headerAnthropicID, r.id) // where Anthropic's SDKs look for it
+	}
+	if len(r.upstreamID) > 0 {
+		h.SetCanonical(headerUpstreamID, r.upstreamID)
+	}
 	r.setCrossOrigin()
 	if n := len(r.attempts); n > 0 {
 		last := r.attempts[n-1].target

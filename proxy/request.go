@@ -44,20 +44,21 @@ type request struct {
 	fields                   fields // of the body, that concern the gateway
 	models                   []*pool.Model
 
-	waiter    *limiter.Waiter // for its turn at a full upstream; nil if never needed
-	chosen    chosen          // for the first attempt
-	exchange  *pool.Exchange
-	attempts  []attempt
-	failed    *failure // of the newest attempt, if it is not answered with
-	holding   bool     // the newest attempt's HTTP error is kept: its head in exchange, its
-	held      []byte   // body here
-	lastModel bool     // no other model follows
-	last      bool     // nor another try: the attempt under way is the last possible
-	stream    bool     // the answer is one
-	status    int
-	failure   *failure // the gateway's own answer
-	left      bool     // the client, before it had its whole answer
-	probe     bool     // of health: the access log has none of them
+	waiter     *limiter.Waiter // for its turn at a full upstream; nil if never needed
+	chosen     chosen          // for the first attempt
+	exchange   *pool.Exchange
+	attempts   []attempt
+	failed     *failure // of the newest attempt, if it is not answered with
+	holding    bool     // the newest attempt's HTTP error is kept: its head in exchange, its
+	held       []byte   // body here
+	upstreamID []byte   // of the newest attempt's answer; empty without one
+	lastModel  bool     // no other model follows
+	last       bool     // nor another try: the attempt under way is the last possible
+	stream     bool     // the answer is one
+	status     int
+	failure    *failure // the gateway's own answer
+	left       bool     // the client, before it had its whole answer
+	probe      bool     // of health: the access log has none of them
 
 	// for the access log
 	bytesIn, bytesOut int64         // of bodies
@@ -126,6 +127,7 @@ func (r *request) releaseStruct() {
 		upstream:   r.upstream[:0],
 		line:       r.line[:0],
 		scratch:    reuse(r.scratch),
+		upstreamID: r.upstreamID[:0],
 		head:       r.head[:0],
 		options:    r.options[:0],
 		attempts:   r.attempts[:0],
