@@ -186,7 +186,7 @@ func TestFromConfigurationToAnswer(t *testing.T) {
 		t.Error(n.err)
 	}
 	log := n.log.String()
-	if strings.Count(log, `"msg":"request"`) != 3 || !strings.Contains(log, `"path":"/messages"`) || !strings.Contains(log, `"trail":"demo@up;200;`) {
+	if strings.Count(log, `"msg":"request"`) != 3 || !strings.Contains(log, `"path":"/v1/messages"`) || !strings.Contains(log, `"trail":"demo@up;200;`) {
 		t.Errorf("access log: %s", log)
 	}
 	if strings.Contains(log, key) || strings.Contains(log, adminToken) {

@@ -70,6 +70,7 @@ func (d *decoder) check(cfg *Config) {
 	for i, origin := range cfg.CORS.Origins {
 		d.checkOrigin("cors.origins["+strconv.Itoa(i)+"]", origin)
 	}
+	cfg.trusted = d.networks("trusted_proxies", cfg.TrustedProxies)
 	d.checkUpstreams(cfg)
 	d.checkModels(cfg)
 }

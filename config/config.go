@@ -5,6 +5,7 @@ package config
 
 import (
 	"crypto/x509"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strconv"
@@ -15,22 +16,25 @@ import (
 // Config is one file's content. Field names in the file are the json tags: the same
 // names are shown by GET /api/config, where Secret and URL hide what is secret.
 type Config struct {
-	Listen    string               `json:"listen"`
-	TLS       *TLS                 `json:"tls,omitempty"`
-	Admin     Admin                `json:"admin"`
-	Keys      Keys                 `json:"keys"`
-	Limits    Limits               `json:"limits"`
-	Timeouts  ServerTimeouts       `json:"timeouts"`
-	Retry     Retry                `json:"retry"`
-	Breaker   Breaker              `json:"breaker"`
-	AccessLog Sampling             `json:"access_log"`
-	Paths     []string             `json:"paths"`
-	CORS      CORS                 `json:"cors"`
-	Upstreams map[string]*Upstream `json:"upstreams"`
-	Models    map[string]*Model    `json:"models"`
+	Listen    string         `json:"listen"`
+	TLS       *TLS           `json:"tls,omitempty"`
+	Admin     Admin          `json:"admin"`
+	Keys      Keys           `json:"keys"`
+	Limits    Limits         `json:"limits"`
+	Timeouts  ServerTimeouts `json:"timeouts"`
+	Retry     Retry          `json:"retry"`
+	Breaker   Breaker        `json:"breaker"`
+	AccessLog Sampling       `json:"access_log"`
+	Paths     []string       `json:"paths"`
+	CORS      CORS           `json:"cors"`
+	// TrustedProxies are the networks of the proxies in front of the gateway whose X-Forwarded-For is believed.
+	TrustedProxies []string             `json:"trusted_proxies,omitempty"`
+	Upstreams      map[string]*Upstream `json:"upstreams"`
+	Models         map[string]*Model    `json:"models"`
 
 	files    []string // that it was read from, besides the one file
 	warnings []string
+	trusted  []netip.Prefix
 }
 
 // CORS is which pages may use the gateway from a browser: "*" or origins such as

@@ -166,10 +166,15 @@ func (r *request) appendLine(dst []byte, took time.Duration, kind string) []byte
 	text("level", "INFO")
 	text("msg", "request")
 	text("request_id", borrowString(r.id))
-	text("client", r.conn.RemoteAddr().String())
+	if r.client.IsValid() {
+		text("client", r.client.String())
+	} else {
+		text("client", r.conn.RemoteAddr().String())
+	}
 	whole("status", int64(r.status))
-	if r.route != nil {
-		text("path", r.route.path)
+	if len(r.path) > 0 {
+		text("method", borrowString(r.method))
+		text("path", borrowString(r.path))
 	}
 	if r.key != nil {
 		text("key", r.key.Spec().ID)

@@ -256,6 +256,7 @@ func (p *Proxy) refuseHead(ctx *fasthttp.RequestCtx, err error) {
 		r.conn.broken = errNothingAsked
 		return
 	}
+	r.readBrokenLine()
 	r.refuse(headFailure(err, &r.conn.watch))
 }
 

@@ -195,6 +195,8 @@ func (p *Proxy) Shutdown(ctx context.Context, idle time.Duration) {
 func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 	r := p.begin(ctx)
 	defer p.end(r.conn)
+	r.readLine()
+	r.readClientAddr()
 	f := r.checkHead()
 	if f == nil {
 		f = r.authenticate()
@@ -217,6 +219,8 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	defer p.closeIfDraining(ctx)
 	r := p.begin(ctx)
 	defer p.end(r.conn)
+	r.readLine()
+	r.readClientAddr()
 	if f := r.checkHead(); f != nil {
 		r.refuse(f)
 		ctx.SetConnectionClose() // its body may not be what the server takes for it

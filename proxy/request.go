@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -18,14 +19,16 @@ import (
 // it is handed over to what writes the answer's body; finish, called by whoever owns it
 // last, gives back all that was taken.
 type request struct {
-	proxy    *Proxy
-	ctx      *fasthttp.RequestCtx // nil once handed over
-	conn     *clientConn
-	snapshot *snapshot
-	route    *route // nil outside the proxied paths
-	began    time.Time
-	id       []byte
-	hops     hops // of the client's head
+	proxy        *Proxy
+	ctx          *fasthttp.RequestCtx // nil once handed over
+	conn         *clientConn
+	snapshot     *snapshot
+	route        *route // nil outside the proxied paths
+	began        time.Time
+	id           []byte
+	method, path []byte     // as the client sent them, cut to maxLogged characters
+	client       netip.Addr // by X-Forwarded-For; zero where the connection's address counts
+	hops         hops       // of the client's head
 	// of the head of the newest attempt's answer
 	answerHops hops
 
@@ -122,6 +125,8 @@ func (r *request) releaseStruct() {
 		parser:     r.parser,
 		waiter:     r.waiter,
 		id:         r.id[:0],
+		method:     r.method[:0],
+		path:       r.path[:0],
 		hops:       r.hops,
 		body:       r.body[:0],
 		upstream:   r.upstream[:0],
