@@ -236,7 +236,7 @@ func (r *request) errorKind() string {
 	switch f := r.failure; {
 	case f != nil && f.left:
 		return faultLeft
-	case f != nil:
+	case f != nil && !f.ownStatus:
 		return kindTable[f.kind].fault
 	case n == 0:
 		return ""

@@ -81,6 +81,7 @@ type failure struct {
 	param      string // the field at fault, "" for none
 	retryAfter time.Duration
 	left       bool // the client has gone: nobody reads this
+	ownStatus  bool // the answer has the upstream's status, not the kind's
 	cause      error
 }
 

@@ -82,6 +82,9 @@ func (r *request) reply(a *attempt) verdict {
 	if err != nil {
 		return r.lost(a, err)
 	}
+	if a.failed && r.isForeign(body, ended) {
+		return r.replyForeign(a)
+	}
 	if !ended {
 		return r.replyAsItComes(a, body, length+added)
 	}
@@ -212,7 +215,12 @@ func (r *request) hold(a *attempt) {
 
 // replyHeld answers with the HTTP error that was kept.
 func (r *request) replyHeld() {
-	r.copyHead(&r.attempts[len(r.attempts)-1])
+	a := &r.attempts[len(r.attempts)-1]
+	if r.isForeign(r.held, true) {
+		r.replyForeign(a)
+		return
+	}
+	r.copyHead(a)
 	r.answerWith(r.held)
 }
 

@@ -718,6 +718,8 @@ func TestLastErrorIsKept(t *testing.T) {
 		g.trip("n")
 		return g, hosts
 	}
+	const foreign429 = `{"gateway":{"model":"m","upstream":"a","attempts":1},"error":{"message":` +
+		`"upstream a answered POST /chat/completions with status 429 and without an error in JSON","type":"upstream_error","param":null,"code":"upstream_error"}}`
 	big := strings.Repeat("x", keepBuffer)
 	for _, test := range []struct {
 		name   string
@@ -727,8 +729,8 @@ func TestLastErrorIsKept(t *testing.T) {
 		body   string
 	}{
 		{"with its headers", status("429 Slow", "Retry-After: 60", "X-Theirs: yes"), 429, "m@a;429;0", "{" + saidBy("m", "a", 1) + "," + errorBody[1:]},
-		{"not JSON", upstreamtest.Say(upstreamtest.Whole("429 Slow", "text/html", "Retry-After: 60\r\nX-Theirs: yes\r\n", "<p>slow</p>")), 429, "m@a;429;0", "<p>slow</p>"},
-		{"without a body", upstreamtest.Say("HTTP/1.1 429 Slow\r\nRetry-After: 60\r\nX-Theirs: yes\r\nContent-Length: 0\r\n\r\n"), 429, "m@a;429;0", ""},
+		{"not JSON", upstreamtest.Say(upstreamtest.Whole("429 Slow", "text/html", "Retry-After: 60\r\nX-Theirs: yes\r\n", "<p>slow</p>")), 429, "m@a;429;0", foreign429},
+		{"without a body", upstreamtest.Say("HTTP/1.1 429 Slow\r\nRetry-After: 60\r\nX-Theirs: yes\r\nContent-Length: 0\r\n\r\n"), 429, "m@a;429;0", foreign429},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -747,7 +749,7 @@ func TestLastErrorIsKept(t *testing.T) {
 			g, _ := prepare(t, upstreamtest.Break("HTTP/1.0 429 Slow\r\nContent-Type: text/plain\r\nRetry-After: 60\r\n\r\nslow down"))
 			a := g.post("/v1/chat/completions", plainM)
 			a.want(t, 429, "m@a;429;0")
-			if a.body != "slow down" || a.header.Get("Retry-After") != "60" {
+			if a.body != foreign429 || a.header.Get("Retry-After") != "60" {
 				t.Errorf("%v %s", a.header, a.body)
 			}
 		})
