@@ -323,7 +323,7 @@ func TestConfigAndReload(t *testing.T) {
 	if strings.Contains(w.Body.String(), "sesame") || strings.Contains(w.Body.String(), token) {
 		t.Errorf("a secret is shown: %s", w.Body)
 	}
-	for _, part := range []string{`"generation":1`, `"listen":":8080"`, `"base_url":"http://[redacted]@127.0.0.1:1/v1"`, `"x-a":"[redacted]"`, `"total":"10m0s"`, `"body":"10MiB"`, `"error":""`} {
+	for _, part := range []string{`"generation":1`, `"listen":":8080"`, `"base_url":"http://[redacted]@127.0.0.1:1/v1"`, `"x-a":"[redacted]"`, `"total":"10m0s"`, `"body":"32MiB"`, `"error":""`} {
 		if !strings.Contains(w.Body.String(), part) {
 			t.Errorf("%s is not in %s", part, w.Body)
 		}

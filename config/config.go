@@ -184,7 +184,7 @@ func Default() *Config {
 		Listen: ":8080",
 		Admin:  Admin{Listen: "127.0.0.1:9090"},
 		Keys:   Keys{Store: "data/keys.db", WithoutStore: Share},
-		Limits: Limits{Body: 10 << 20, Response: 32 << 20, Head: 32 << 10, UpstreamHead: 64 << 10, InFlight: 20000},
+		Limits: Limits{Body: 32 << 20, Response: 32 << 20, Head: 32 << 10, UpstreamHead: 64 << 10, InFlight: 20000},
 		Timeouts: ServerTimeouts{
 			Timeouts: Timeouts{
 				Connect:         Duration(2 * time.Second),

@@ -78,7 +78,7 @@ func TestBadFiles(t *testing.T) {
 
 func TestDefaultsStayWhereTheFileIsSilent(t *testing.T) {
 	cfg := mustParse(t, minimal)
-	if cfg.Listen != ":8080" || cfg.Limits.Body != 10<<20 || cfg.Timeouts.Client.Idle != Duration(90*time.Second) {
+	if cfg.Listen != ":8080" || cfg.Limits.Body != 32<<20 || cfg.Timeouts.Client.Idle != Duration(90*time.Second) {
 		t.Errorf("defaults are gone: %+v", cfg)
 	}
 	if u := cfg.Upstreams["up"]; u.AuthHeader != "Authorization" {
