@@ -353,3 +353,22 @@ func TestConfigAndReload(t *testing.T) {
 	}
 	p.refused("POST", "/api/reload", "", 400, "invalid_config", "", "cannot read config", "Authorization", "Bearer another-token-1234567")
 }
+
+// TestCredentialThatIsNotSet: a target that is never asked is shown as such.
+func TestCredentialThatIsNotSet(t *testing.T) {
+	p := start(t)
+	text := strings.Replace(good, "sesame-key", `"${SLUICE_TEST_UNSET:-}"`, 1)
+	p.write(strings.Replace(text, "user:sesame@", "", 1))
+	if status, v := p.call("POST", "/api/reload", ""); status != 200 {
+		t.Fatalf("%d %v", status, v)
+	}
+	_, v := p.call("GET", "/api/models", "")
+	for _, m := range v["data"].([]any) {
+		if target := m.(map[string]any)["targets"].([]any)[0].(map[string]any); target["credential"] != "not set" || target["upstream"] != "up" {
+			t.Errorf("%v", target)
+		}
+	}
+	if !strings.Contains(p.log.String(), "SLUICE_TEST_UNSET is empty or not set") {
+		t.Errorf("the log does not say so: %s", p.log.String())
+	}
+}

@@ -28,6 +28,8 @@ type targetView struct {
 	ServesIn float64         `json:"serves_in_seconds"`
 	// LastFailure is the upstream's newest, nil without one.
 	LastFailure *pool.Failure `json:"last_failure"`
+	// Credential is "not set" for a target that is never asked, as its upstream has none and needs one.
+	Credential string `json:"credential,omitempty"`
 }
 
 type modelView struct {
@@ -43,11 +45,10 @@ func (a *Admin) listModels(w http.ResponseWriter, _ *http.Request) {
 	for _, id := range slices.Sorted(maps.Keys(models)) {
 		m := modelView{ID: id, MaxRetries: models[id].MaxRetries, Fallbacks: []string{}}
 		for _, t := range models[id].Targets {
-			s := t.Status()
-			m.Targets = append(m.Targets, targetView{
-				Upstream: t.Upstream.Name, Model: t.Name, Weight: t.Weight, InFlight: s.InFlight,
-				Breaker: s.Breaker, ServesIn: s.ServesIn, LastFailure: t.Upstream.LastFailure(),
-			})
+			m.Targets = append(m.Targets, viewOf(t, ""))
+		}
+		for _, t := range models[id].Unset {
+			m.Targets = append(m.Targets, viewOf(t, "not set"))
 		}
 		for _, f := range models[id].Fallbacks {
 			m.Fallbacks = append(m.Fallbacks, f.Name)
@@ -55,6 +56,14 @@ func (a *Admin) listModels(w http.ResponseWriter, _ *http.Request) {
 		data = append(data, m)
 	}
 	writeJSON(w, 200, map[string]any{"object": "list", "data": data})
+}
+
+func viewOf(t *pool.Target, credential string) targetView {
+	s := t.Status()
+	return targetView{
+		Upstream: t.Upstream.Name, Model: t.Name, Weight: t.Weight, InFlight: s.InFlight, Breaker: s.Breaker,
+		ServesIn: s.ServesIn, LastFailure: t.Upstream.LastFailure(), Credential: credential,
+	}
 }
 
 // listErrors shows requests that failed lately, the newest first.

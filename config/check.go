@@ -163,6 +163,7 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 		if !printable(u.APIKey.Reveal()) {
 			d.find(path+".api_key", "must not have spaces or control characters")
 		}
+		d.checkCredential(path+".api_key", u)
 		d.checkBaseURL(path+".base_url", &u.BaseURL)
 		if u.Proxy == (ProxyURL{}) && u.BaseURL.Host != "" {
 			var ok bool

@@ -156,8 +156,10 @@ type Upstream struct {
 	// StreamUsage: it may be asked to tell a stream's usage.
 	StreamUsage bool `json:"stream_usage"`
 
-	roots *x509.CertPool
-	ca    []byte
+	roots    *x509.CertPool
+	ca       []byte
+	unset    bool // api_key is given and empty
+	variable string
 }
 
 // Roots are the certificates of CA, and their PEM; nil for the system's.

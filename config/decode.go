@@ -40,8 +40,9 @@ type decoder struct {
 	refusedPaths  map[string]bool     // that have a finding
 	positions     map[string]position // of each field that the file has, by path
 	digest        hash.Hash
-	files         map[string]bool // that were read, besides the one file
-	expanded      map[string]bool // paths whose text came from the environment or a file
+	files         map[string]bool   // that were read, besides the one file
+	expanded      map[string]bool   // paths whose text came from the environment or a file
+	emptied       map[string]string // paths whose text was empty once expanded, and how the file has it
 	expandedBytes int
 	mended        int // mistakes that were set aside
 	mending       int // bytes that were parsed again for it

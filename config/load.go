@@ -71,7 +71,7 @@ func Load(ctx context.Context, path string) (*Config, Digest, error) {
 }
 
 func parse(ctx context.Context, path string, b []byte, env func(string) (string, bool)) (*Config, Digest, error) {
-	d := &decoder{ctx: ctx, file: path, env: env, positions: map[string]position{}, expanded: map[string]bool{},
+	d := &decoder{ctx: ctx, file: path, env: env, positions: map[string]position{}, expanded: map[string]bool{}, emptied: map[string]string{},
 		refusedPaths: map[string]bool{}, files: map[string]bool{}, digest: sha256.New()}
 	d.addDigest(path, b)
 	cfg := Default()

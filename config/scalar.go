@@ -32,6 +32,9 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 		}
 		// The environment has only text, so it may stand for a number too.
 		typed, d.expanded[path] = true, true
+		if text == "" {
+			d.emptied[path] = raw
+		}
 	}
 	switch isBool := n.ShortTag() == "!!bool"; {
 	case v.Type() == urlType:

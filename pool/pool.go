@@ -51,8 +51,10 @@ type Set struct {
 
 // Model is a public name and where it is served.
 type Model struct {
-	Name       string
-	Targets    []*Target
+	Name    string
+	Targets []*Target
+	// Unset are targets that are never asked: their upstream has no credential, and needs one.
+	Unset      []*Target
 	MaxRetries int
 	// Fallbacks are the models to try after this one, theirs among them, in order.
 	Fallbacks []*Model
@@ -72,9 +74,11 @@ type Target struct {
 	// QueueTimeout is how long a request may wait for a place at the upstream.
 	QueueTimeout time.Duration
 	Metrics      *metrics.Target
-	health       *health
-	breaker      config.Breaker
-	maxHead      int // bytes of an answer's head
+	// Variable is the one of the environment that should hold the credential, of Unset targets.
+	Variable string
+	health   *health
+	breaker  config.Breaker
+	maxHead  int // bytes of an answer's head
 
 	// Member begins the gateway's member in an answer, up to the number of attempts.
 	Member []byte
@@ -176,6 +180,11 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 			target.Metrics = s.series.Target(name, t.Upstream)
 			target.breaker = cfg.Breaker
 			target.maxHead = int(cfg.Limits.UpstreamHead)
+			if variable, unset := c.Unset(); unset {
+				target.Variable = variable
+				model.Unset = append(model.Unset, target)
+				continue
+			}
 			model.Targets = append(model.Targets, target)
 		}
 		model.Fallback = s.series.Fallbacks(name)

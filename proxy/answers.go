@@ -72,7 +72,7 @@ func (r *request) listModels() {
 	}
 	data := []model{}
 	for _, id := range slices.Sorted(maps.Keys(r.snapshot.set.Models)) {
-		if r.key.Spec().Allows(id) {
+		if len(r.snapshot.set.Models[id].Targets) > 0 && r.key.Spec().Allows(id) {
 			data = append(data, r.model(id))
 		}
 	}
@@ -88,8 +88,12 @@ func (r *request) showModel() {
 	if decoded, err := url.PathUnescape(id); err == nil {
 		id = decoded
 	}
-	if r.snapshot.set.Models[id] == nil || !r.key.Spec().Allows(id) {
+	switch m := r.snapshot.set.Models[id]; {
+	case m == nil || !r.key.Spec().Allows(id):
 		r.refuse(refusal(modelNotFound, "model", "no model of this key is called %s; GET /v1/models lists them", shown([]byte(id))))
+		return
+	case len(m.Targets) == 0:
+		r.refuse(refusal(modelNotFound, "model", "%s", lacksCredential(m)))
 		return
 	}
 	r.answerJSON(200, r.model(id))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -110,6 +111,9 @@ func upstreamFailure(cause pool.Cause, upstream string, err error) *failure {
 
 // noneServes is the failure of a request that can be sent nowhere.
 func (r *request) noneServes() *failure {
+	if !slices.ContainsFunc(r.models, func(m *pool.Model) bool { return len(m.Targets) > 0 }) {
+		return refusal(noHealthyUpstream, "model", "%s", lacksCredential(r.models[0]))
+	}
 	now, wait := r.proxy.clock(), time.Duration(math.MaxInt64)
 	for _, m := range r.models {
 		wait = min(wait, m.ServesIn(now))
@@ -118,6 +122,16 @@ func (r *request) noneServes() *failure {
 		r.models[0].Name)
 	f.retryAfter = max(wait, time.Second)
 	return f
+}
+
+// lacksCredential says why a model without a target that could be asked cannot be used.
+func lacksCredential(m *pool.Model) string {
+	t := m.Unset[0]
+	why := "its API key is not set"
+	if t.Variable != "" {
+		why += " (" + t.Variable + " is not in the environment, or empty)"
+	}
+	return fmt.Sprintf("the model %s cannot be used: nothing is sent to upstream %s, since %s", m.Name, t.Upstream.Name, why)
 }
 
 // crowded is the failure of a request for which there is no place at any upstream in time.
@@ -225,6 +239,11 @@ func (r *request) refuse(f *failure) {
 		resp.Header.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	switch row.status {
+	case 503:
+		if f.retryAfter > 0 {
+			break
+		}
+		fallthrough // it is the operator's to mend
 	case 400, 401, 403, 404, 405, 413, 415, 426, 431, 505: // repeating it mends nothing
 		resp.Header.Set("X-Should-Retry", "false")
 	}
