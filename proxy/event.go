@@ -1,6 +1,10 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+
+	"sluice/pool"
+)
 
 // isEvent reports whether the block is a first event: comments and pings are not.
 func (s *stream) isEvent() bool { return s.event.HasData() && !bytes.Equal(s.event.Name, ping) }
@@ -19,10 +23,24 @@ func (s *stream) isError() error {
 	return nil
 }
 
+// noteError notes an event after the first that says that the answer will not be complete: an error, or the
+// Responses API's end of an answer that failed.
+func (s *stream) noteError() {
+	data := s.event.Data
+	if s.isError() == nil && !(bytes.Contains(data, responseFailed) && isText(memberOf(data, "type"), "response.failed")) {
+		return
+	}
+	s.failed = pool.StreamBroken
+	if isText(memberOf(memberOf(data, "error"), "type"), "invalid_request_error") {
+		s.failed = pool.ErrorEvent // which the target's breaker does not count
+	}
+}
+
 var (
-	ping        = []byte("ping")
-	errorName   = []byte("error")
-	errorMember = []byte(`"error"`)
+	ping           = []byte("ping")
+	errorName      = []byte("error")
+	errorMember    = []byte(`"error"`)
+	responseFailed = []byte("response.failed")
 )
 
 // writeEvent writes the block, with the gateway's member in the first JSON object.
@@ -30,6 +48,9 @@ func (s *stream) writeEvent() error {
 	e := &s.event
 	if e.HasData() {
 		extra := false
+		if !s.ended {
+			s.noteError()
+		}
 		if !s.ended || !s.last {
 			found := look(e)
 			if found.ends {

@@ -46,14 +46,15 @@ type stream struct {
 	silent time.Duration // how long there had been none when the head went out
 
 	annotated bool
-	ended     bool      // a terminator has passed
-	last      bool      // and it was one that nothing follows
-	began     bool      // the first event has been read
-	passing   bool      // the verdict was to pass on
-	until     time.Time // stream_total; zero without
-	fresh     bool      // an event has come since then:
-	came      time.Time // when the event before had been passed on
-	drained   time.Time // until when the end is waited for, once last
+	failed    pool.Cause // of an error that has passed as an event after the first; zero for none
+	ended     bool       // a terminator has passed
+	last      bool       // and it was one that nothing follows
+	began     bool       // the first event has been read
+	passing   bool       // the verdict was to pass on
+	until     time.Time  // stream_total; zero without
+	fresh     bool       // an event has come since then:
+	came      time.Time  // when the event before had been passed on
+	drained   time.Time  // until when the end is waited for, once last
 }
 
 func (p *Proxy) acquireStream() *stream {
@@ -193,11 +194,14 @@ func (s *stream) run(*bufio.Writer) {
 		err = s.pump()
 	}
 	if err == nil {
-		s.r.tokens.whole = true
+		s.r.tokens.whole = s.failed == 0
 		err = s.flush()
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		s.breakOff(err)
+	case s.failed != 0:
+		s.endFailed()
 	}
 }
 
@@ -259,6 +263,7 @@ func (s *stream) flush() error {
 var (
 	errNoEvent    = &pool.Error{Cause: pool.StreamBroken, Err: errors.New("the stream ended before its first event")}
 	errErrorEvent = &pool.Error{Cause: pool.ErrorEvent, Err: errors.New("the first event is an error")}
+	errLaterError = errors.New("an event after the first is an error")
 	errPanic      = errors.New("panic in a stream")
 	errTotal      = errors.New("timeouts.stream_total is over")
 )
@@ -330,7 +335,7 @@ func (s *stream) pump() (err error) {
 		case err == nil:
 		case s.ended && !s.aborted():
 			return nil // whatever follows a terminator, the answer is whole
-		case err == io.EOF && !s.r.route.terminated:
+		case err == io.EOF && (!s.r.route.terminated || s.failed != 0): // an error is an end, too
 			return nil
 		case err == io.EOF:
 			return errors.New("the stream ended without a terminator")
@@ -343,6 +348,18 @@ func (s *stream) pump() (err error) {
 func (s *stream) aborted() bool {
 	_, aborted := s.r.exchange.Aborted()
 	return aborted
+}
+
+// endFailed ends a stream in which the upstream itself has told the client of an error.
+func (s *stream) endFailed() {
+	r := s.r
+	r.failure = r.fail(&r.attempts[len(r.attempts)-1], &pool.Error{Cause: s.failed, Err: errLaterError})
+	r.failure.kind = upstreamStreamBroken
+	r.failure.message = "upstream " + s.target.Upstream.Name + " sent an error in its stream"
+	r.proxy.metrics.BrokenStreams.Inc()
+	if !s.ended {
+		r.conn.cutBare()
+	}
 }
 
 // breakOff ends a stream that cannot be completed, with an error event where the client can
@@ -404,6 +421,7 @@ func (s *stream) release() {
 	s.reader.Reset(nil, 0, nil, nil)
 	s.r, s.target, s.event, s.client.conn = nil, nil, sse.Event{}, nil
 	s.held, s.member = s.held[:0], s.member[:0]
+	s.failed = 0
 	s.annotated, s.ended, s.last, s.began, s.passing, s.fresh, s.until, s.came, s.drained = false, false, false, false, false, false, time.Time{}, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it
 	case <-s.first:
