@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// Never is the rank of a target that is not to be picked.
+const Never = math.MaxInt
+
 // Pick chooses a target to send a request to, nil if none serves. Of those that serve, the
 // ones with the lowest rank are considered (a nil rank is 0 for all). Two draws by weight
 // are made among them, and the one with fewer requests in flight for its weight is taken: the
@@ -13,12 +16,12 @@ import (
 // send everybody to the one that was idle a moment ago.
 func (m *Model) Pick(now time.Duration, rank func(*Target) int) *Target {
 	if len(m.Targets) == 1 {
-		if t := m.Targets[0]; t.serves(now) {
+		if t := m.Targets[0]; t.serves(now) && rankOf(t, rank) != Never {
 			return t
 		}
 		return nil
 	}
-	lowest, weight := math.MaxInt, 0
+	lowest, weight := Never, 0
 	for _, t := range m.Targets {
 		if !t.serves(now) {
 			continue
@@ -26,7 +29,7 @@ func (m *Model) Pick(now time.Duration, rank func(*Target) int) *Target {
 		switch r := rankOf(t, rank); {
 		case r < lowest:
 			lowest, weight = r, t.Weight
-		case r == lowest:
+		case r == lowest && r != Never:
 			weight += t.Weight
 		}
 	}

@@ -139,7 +139,8 @@ func faults() []fault {
 	}
 	list = append(list, both("an error that is an event stream", upstreamtest.Say(upstreamtest.Whole("500 Oh", events, "", errorBody)),
 		end{cause: "status", status: 500, retried: true}))
-	for _, s := range []string{"404 Not Found", "405 Method Not Allowed", "418 I'm a teapot", "501 Not Implemented", "507 Insufficient Storage"} {
+	for _, s := range []string{"404 Not Found", "405 Method Not Allowed", "410 Gone", "418 I'm a teapot", "424 Failed Dependency", "451 Unavailable For Legal Reasons", "498 Invalid Token",
+		"501 Not Implemented", "507 Insufficient Storage", "520 Unknown", "530 Origin Unreachable"} {
 		list = append(list, both(s, upstreamtest.Say(upstreamtest.Whole(s, json, "", errorBody)), end{cause: "status", status: number(s)}))
 	}
 	for _, s := range []string{"400 Bad Request", "413 Content Too Large", "422 Unprocessable Content"} {
@@ -148,6 +149,8 @@ func faults() []fault {
 	for _, s := range []string{"401 Unauthorized", "402 Payment Required", "403 Forbidden"} {
 		list = append(list, both(s, upstreamtest.Say(upstreamtest.Whole(s, json, "", errorBody)), end{cause: "credential_refused", status: number(s), answer: 502}))
 	}
+	list = append(list, both("403 of a firewall", upstreamtest.Say(upstreamtest.Whole("403 Forbidden", "text/html; charset=utf-8", "", "<p>blocked</p>")),
+		end{cause: "status", status: 403, answer: 502}))
 	for _, s := range []string{"301 Moved Permanently", "307 Temporary Redirect"} {
 		list = append(list, both(s, upstreamtest.Say(upstreamtest.Whole(s, json, "Location: http://b.example.com/\r\n", errorBody)), end{cause: "redirect", status: number(s), answer: 502}))
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -18,10 +19,11 @@ const maxAttempts = 32
 type verdict uint8
 
 const (
-	answered verdict = iota // the client's answer is under way or complete
-	again                   // the same model may be tried again
-	onward                  // another model may do better
-	over                    // nothing may: it is the client's own fault, or nobody waits any more
+	answered    verdict = iota // the client's answer is under way or complete
+	otherTarget                // another target of the same model is tried at once, which is no retry
+	again                      // the same model may be tried again
+	onward                     // another model may do better
+	over                       // nothing may: it is the client's own fault, or nobody waits any more
 )
 
 // forward asks the models, one after the other, until one answers.
@@ -47,30 +49,33 @@ func (r *request) forward() *failure {
 // be of no use.
 func (r *request) ask(i int) verdict {
 	model := r.models[i]
-	r.lastModel = i == len(r.models)-1
+	r.asked, r.lastModel = model, i == len(r.models)-1
 	retries := model.MaxRetries
 	if most := r.fields.maxRetries; most >= 0 {
 		retries = min(retries, most)
 	}
-	for try := 0; len(r.attempts) < maxAttempts; try++ {
-		if try > 0 {
-			if v := r.pause(model, try); v != again {
-				return v
-			}
-		}
+	before, try := len(r.attempts), 0
+	for len(r.attempts) < maxAttempts {
 		a := r.take(model)
 		if a == nil {
 			return onward
 		}
-		if i > 0 && try == 0 {
+		if i > 0 && len(r.attempts) == before+1 {
 			model.Fallback.Inc()
 		}
 		r.last = r.lastModel && try == retries || len(r.attempts) == maxAttempts
-		if v := r.try(a); v != again {
+		switch v := r.try(a); v {
+		case otherTarget:
+		case again:
+			if try == retries || len(r.attempts) == maxAttempts {
+				return onward
+			}
+			try++
+			if v := r.pause(model, try); v != again {
+				return v
+			}
+		default:
 			return v
-		}
-		if try == retries {
-			break
 		}
 	}
 	return onward
@@ -149,6 +154,9 @@ func (r *request) attempt(a *attempt) verdict {
 	switch {
 	case a.status < 200: // 101 to a request that asked for no other protocol
 		return r.lost(a, &pool.Error{Cause: pool.MalformedResponse, Err: errStatus(a.status)})
+	case a.status == 403 && isHTML(r.exchange.Response.ContentType()):
+		// A page of what protects the upstream, which has not looked at the credential.
+		return r.lost(a, &pool.Error{Cause: pool.StatusRefused, Err: errStatus(a.status)})
 	case a.status == 401, a.status == 402, a.status == 403:
 		// It is the gateway's credential that was refused, not the client's.
 		return r.lost(a, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(a.status)})
@@ -173,6 +181,10 @@ func (r *request) conditional() bool {
 	return len(h.Peek(fasthttp.HeaderIfNoneMatch)) > 0 || len(h.Peek(fasthttp.HeaderIfModifiedSince)) > 0
 }
 
+func isHTML(contentType []byte) bool {
+	return bytes.EqualFold(mediaType(contentType), []byte("text/html"))
+}
+
 // readAnswerHops reads the answer's Connection headers. False if they name too much.
 func (r *request) readAnswerHops() bool {
 	r.answerHops.clear()
@@ -194,13 +206,11 @@ func (r *request) refused(a *attempt) verdict {
 	if a.status == 429 && a.retryAfter > 0 {
 		a.target.Rest(r.proxy.clock(), a.retryAfter)
 	}
-	switch a.status {
-	case 400, 413, 422: // the client's own fault
-	default:
+	if !ownFault(a.status) {
 		a.target.Upstream.Failed(a.cause)
 	}
 	v := r.verdict(a)
-	if v == over || r.last || r.lastModel && v == onward {
+	if v == over || r.last && v != otherTarget || r.lastModel && v == onward {
 		return r.reply(a)
 	}
 	r.failed = upstreamFailure(a.cause, a.target.Upstream.Name, errStatus(a.status))

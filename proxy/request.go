@@ -49,6 +49,7 @@ type request struct {
 
 	waiter     *limiter.Waiter // for its turn at a full upstream; nil if never needed
 	chosen     chosen          // for the first attempt
+	asked      *pool.Model     // the model of the attempts under way
 	exchange   *pool.Exchange
 	attempts   []attempt
 	failed     *failure // of the newest attempt, if it is not answered with
@@ -91,6 +92,8 @@ type attempt struct {
 	status int // 0 without one
 	failed bool
 	cause  pool.Cause // if failed
+	// abandoned: the target was left for others, and is not asked again.
+	abandoned bool
 
 	entered    bool // has its place at the target
 	place      pool.Place

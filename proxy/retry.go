@@ -14,6 +14,25 @@ import (
 // verdict is what an attempt that failed means for the request (docs/resilience.md has the
 // table).
 func (r *request) verdict(a *attempt) verdict {
+	v := r.meaning(a)
+	if v != otherTarget {
+		return v
+	}
+	a.abandoned = true
+	if len(r.attempts) == maxAttempts {
+		return onward
+	}
+	switch target := r.pick(r.asked, r.proxy.clock()); {
+	case target == nil:
+		return onward
+	case r.tries(target) == 0:
+		return otherTarget
+	}
+	return again // one that has failed this request, but may do better the next time
+}
+
+// meaning is the verdict, if other targets of the model could be asked without end.
+func (r *request) meaning(a *attempt) verdict {
 	switch {
 	case a.cause.Ended():
 		return over
@@ -21,14 +40,15 @@ func (r *request) verdict(a *attempt) verdict {
 		switch {
 		case retryable(a.status):
 			return again
-		case a.status == 400, a.status == 413, a.status == 422:
-			if !r.sequence() {
-				return over // another model would refuse it as well
-			}
+		case !ownFault(a.status):
+			return otherTarget
+		case !r.sequence():
+			return over // another model would refuse it as well
 		}
 		return onward
-	case a.cause == pool.CredentialRefused, a.cause == pool.Redirected,
-		a.cause == pool.ResponseTimeout: // it has been paid for once
+	case a.cause == pool.CredentialRefused, a.cause == pool.Redirected:
+		return otherTarget
+	case a.cause == pool.ResponseTimeout: // it has been paid for once
 		return onward
 	}
 	return again
@@ -42,6 +62,9 @@ func retryable(status int) bool {
 	}
 	return false
 }
+
+// ownFault reports whether a status says that the request itself is at fault, wherever it is sent.
+func ownFault(status int) bool { return status == 400 || status == 413 || status == 422 }
 
 // sequence reports whether the client named the models to try.
 func (r *request) sequence() bool { return len(r.fields.models) > 0 }
@@ -101,19 +124,37 @@ func (r *request) leave() {
 }
 
 // pick chooses the target to ask next: another than those that have failed this request if
-// there is one, and not the last one again if there is none.
+// there is one, and not the last one again if there is none. One that was left for others is not
+// asked again.
 func (r *request) pick(model *pool.Model, now time.Duration) *pool.Target {
 	if len(r.attempts) == 0 {
 		return model.Pick(now, nil)
 	}
 	last := r.attempts[len(r.attempts)-1].target
 	return model.Pick(now, func(t *pool.Target) int {
-		rank := 2 * r.tries(t)
+		if r.abandoned(t) {
+			return pool.Never
+		}
+		// Targets of one upstream share its credential and its address, and often their trouble.
+		rank := 4 * r.tries(t)
 		if t == last {
+			rank += 2
+		}
+		if t.Upstream == last.Upstream {
 			rank++
 		}
 		return rank
 	})
+}
+
+// abandoned reports whether target was left for others.
+func (r *request) abandoned(target *pool.Target) bool {
+	for i := range r.attempts {
+		if a := &r.attempts[i]; a.abandoned && a.target == target {
+			return true
+		}
+	}
+	return false
 }
 
 // tries is how often target has been asked.
