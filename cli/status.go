@@ -36,6 +36,7 @@ type upstream struct {
 		Model    string  `json:"model"`
 		Target   string  `json:"target"`
 		Breaker  string  `json:"breaker"`
+		Refused  bool    `json:"credential_refused"`
 		ServesIn float64 `json:"serves_in_seconds"`
 	} `json:"targets"`
 }
@@ -114,6 +115,9 @@ func printUpstreams(to io.Writer, list []json.RawMessage) error {
 	for _, u := range ups {
 		for _, t := range u.Targets {
 			state := t.Breaker
+			if t.Refused {
+				state += ", credential refused"
+			}
 			if t.ServesIn > 0 {
 				state += fmt.Sprintf(", serves in %.1fs", t.ServesIn)
 			}

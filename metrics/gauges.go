@@ -121,6 +121,8 @@ type UpstreamState struct {
 type TargetState struct {
 	Model, Name string
 	Breaker     int // 0 closed, 1 half open, 2 open
+	// CredentialRefused: it refused the gateway's credential, and has accepted none since.
+	CredentialRefused bool
 }
 
 // Upstreams exports what read returns at each scrape. It returns an upstream or a target from its
@@ -137,6 +139,8 @@ var (
 	upstreamConnections = prometheus.NewDesc("sluice_upstream_connections", "Connections to the upstream, idle ones among them.", []string{"upstream"}, nil)
 	breakerState        = prometheus.NewDesc("sluice_breaker_state", "A target's breaker: 0 closed, 1 half open, 2 open.",
 		[]string{"model", "upstream", "target"}, nil)
+	credentialRefused = prometheus.NewDesc("sluice_target_credential_refused", "1 if a target refused the gateway's credential and has accepted none since.",
+		[]string{"model", "upstream", "target"}, nil)
 )
 
 // Describe names the series.
@@ -146,6 +150,7 @@ func (upstreams) Describe(to chan<- *prometheus.Desc) {
 	to <- upstreamWaiting
 	to <- upstreamConnections
 	to <- breakerState
+	to <- credentialRefused
 }
 
 // Collect reads them.
@@ -160,6 +165,7 @@ func (read upstreams) Collect(to chan<- prometheus.Metric) {
 		gauge(upstreamConnections, float64(u.Connections), u.Name)
 		for _, t := range u.Targets {
 			gauge(breakerState, float64(t.Breaker), t.Model, u.Name, t.Name)
+			gauge(credentialRefused, map[bool]float64{true: 1}[t.CredentialRefused], t.Model, u.Name, t.Name)
 		}
 	}
 }

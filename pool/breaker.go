@@ -6,19 +6,6 @@ import (
 	"time"
 )
 
-// Outcome is what an attempt's end says of the target.
-type Outcome uint8
-
-// The outcomes.
-const (
-	// Unknown: the attempt was ended for reasons that are not the target's.
-	Unknown Outcome = iota
-	// Served: the target answered, if only with a refusal.
-	Served
-	// Failed: no connection, a time-out, a broken answer, or a server error.
-	Failed
-)
-
 // BreakerState is what a breaker lets through.
 type BreakerState int
 
@@ -36,6 +23,23 @@ const (
 	ratioAttempts = 20
 	// longestPause is what the doubling pauses of an open breaker grow to.
 	longestPause = 30 * time.Second
+)
+
+// rule is when a breaker opens, and for how long.
+type rule struct {
+	failures int  // in a row that open it
+	ratio    bool // half of ratioAttempts or more open it as well
+	pause    time.Duration
+	longest  time.Duration // what the doubling pauses grow to
+}
+
+// vote is what an attempt says to a breaker.
+type vote uint8
+
+const (
+	neither vote = iota
+	success
+	failure
 )
 
 // breaker keeps requests from a target that fails. It opens after a row of failures, or when
@@ -65,6 +69,11 @@ func (b *breaker) state(now time.Duration) BreakerState {
 	return Open
 }
 
+// pausesFor is how long the pause under way still lasts.
+func (b *breaker) pausesFor(now time.Duration) time.Duration {
+	return max(0, time.Duration(b.until.Load())-now)
+}
+
 // enter reports whether one may go now, and whether it is the probe. It is followed by leave.
 func (b *breaker) enter(now time.Duration) (probe, ok bool) {
 	switch b.state(now) {
@@ -84,33 +93,40 @@ func (b *breaker) enter(now time.Duration) (probe, ok bool) {
 	return true, true
 }
 
-// leave tells the breaker how an attempt ended. failures and pause are the configuration's.
-// turned says that the breaker has closed, or opened.
-func (b *breaker) leave(now time.Duration, p Place, o Outcome, failures int, pause time.Duration) (to BreakerState, turned bool) {
+// leave tells the breaker how an attempt ended that began at a time, as the probe or not. turned
+// says that the breaker has closed, or opened.
+func (b *breaker) leave(now, began time.Duration, probe bool, v vote, r rule) (to BreakerState, turned bool) {
 	switch {
-	case p.probe && o == Served:
+	case probe && v == success:
 		b.close(now)
 		return Closed, true
-	case p.probe && o == Failed:
-		b.open(now, 2*min(b.pause, max(longestPause, pause)/2))
+	case probe && v == failure:
+		b.open(now, 2*min(b.pause, max(r.longest, r.pause)/2))
 		return Open, false // it was not closed before
-	case p.probe:
+	case probe:
 		b.probing.Store(false) // the next request is the probe
-	case b.until.Load() != 0 || int64(p.at) < b.closed.Load() || o == Unknown:
-	case o == Served:
+	case b.until.Load() != 0 || int64(began) < b.closed.Load() || v == neither:
+	case v == success:
 		if b.row.Load() != 0 {
 			b.row.Store(0)
 		}
-		b.recent.add(now, tallyOne)
+		if r.ratio {
+			b.recent.add(now, tallyOne)
+		}
 	default:
-		b.recent.add(now, tallySome)
-		inARow := b.row.Add(1)
-		all, failed := b.recent.sum(now, atMost)
-		if inARow >= int64(failures) || all >= ratioAttempts && 2*failed >= all {
-			return Open, b.trip(now, pause)
+		tooMany := r.ratio && b.tooMany(now)
+		if b.row.Add(1) >= int64(r.failures) || tooMany {
+			return Open, b.trip(now, r.pause)
 		}
 	}
 	return Closed, false
+}
+
+// tooMany counts one more failure, and reports whether half of the last attempts failed.
+func (b *breaker) tooMany(now time.Duration) bool {
+	b.recent.add(now, tallySome)
+	all, failed := b.recent.sum(now, atMost)
+	return all >= ratioAttempts && 2*failed >= all
 }
 
 // trip opens a closed breaker. False: another attempt has done so.

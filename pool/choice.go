@@ -68,15 +68,20 @@ func rankOf(t *Target, rank func(*Target) int) int {
 
 func (t *Target) load() int64 { return t.health.inFlight.Load() }
 
-// Rested is the target that soonest ends a rest, of those whose breakers are closed; nil
-// without one.
-func (m *Model) Rested(now time.Duration) (soonest *Target) {
+// Rested is the target that soonest ends a rest after a 429, of those that nothing else keeps from serving
+// and that may be asked; nil without one.
+func (m *Model) Rested(now time.Duration, may func(*Target) bool) (soonest *Target) {
 	for _, t := range m.Targets {
-		if t.Closed(now) && (soonest == nil || t.Rests(now) < soonest.Rests(now)) {
+		if t.restsOnly(now) && may(t) && (soonest == nil || t.Rests(now) < soonest.Rests(now)) {
 			soonest = t
 		}
 	}
 	return soonest
+}
+
+// restsOnly reports whether nothing but a rest after a 429, if that, keeps t from serving.
+func (t *Target) restsOnly(now time.Duration) bool {
+	return t.Closed(now) && t.health.credential.state(now) == Closed
 }
 
 // ServesIn is how long until one of the model's targets serves again, as far as can be known.
@@ -86,4 +91,26 @@ func (m *Model) ServesIn(now time.Duration) time.Duration {
 		soonest = min(soonest, t.health.servesIn(now))
 	}
 	return soonest
+}
+
+// Reasons are why targets do not serve.
+type Reasons struct{ Open, Resting, CredentialRefused bool }
+
+// Add adds those of other.
+func (r *Reasons) Add(other Reasons) {
+	r.Open = r.Open || other.Open
+	r.Resting = r.Resting || other.Resting
+	r.CredentialRefused = r.CredentialRefused || other.CredentialRefused
+}
+
+// Reasons are those of the model's targets.
+func (m *Model) Reasons(now time.Duration) (why Reasons) {
+	for _, t := range m.Targets {
+		why.Add(Reasons{
+			Open:              t.health.breaker.state(now) == Open,
+			Resting:           t.Rests(now) > 0,
+			CredentialRefused: t.health.credential.state(now) == Open,
+		})
+	}
+	return why
 }

@@ -22,7 +22,8 @@ func (u *Upstream) gauges() metrics.UpstreamState {
 	defer u.mu.Unlock()
 	for key, h := range u.targets {
 		if h.asked.Load() {
-			s.Targets = append(s.Targets, metrics.TargetState{Model: key.model, Name: key.name, Breaker: int(h.breaker.state(now))})
+			s.Targets = append(s.Targets, metrics.TargetState{Model: key.model, Name: key.name, Breaker: int(h.breaker.state(now)),
+				CredentialRefused: h.credential.state(now) != Closed})
 		}
 	}
 	return s

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"crypto/sha256"
 	"sync/atomic"
 	"time"
 )
@@ -12,10 +13,27 @@ type health struct {
 	asked    atomic.Bool // from the first attempt on; until then no gauge shows it
 	breaker  breaker
 	rests    atomic.Int64 // until when, after a 429 with Retry-After
+
+	// credential is a second breaker, which opens when the target refuses the credential.
+	credential breaker
+	// sends is a digest of the credential that is in use. Adopt alone reads and writes it.
+	sends [sha256.Size]byte
 }
 
 // healthKey tells the targets of an upstream apart.
 type healthKey struct{ model, name string }
+
+// credentialRule is when a target rests that refuses the credential.
+var credentialRule = rule{failures: 3, pause: 30 * time.Second, longest: 10 * time.Minute}
+
+// uses tells that the credential with that digest is in use. A refusal of another one says nothing
+// of it.
+func (h *health) uses(now time.Duration, credential [sha256.Size]byte) {
+	if h.sends != credential {
+		h.sends = credential
+		h.credential.close(now)
+	}
+}
 
 // longestRest bounds what an upstream can ask for.
 const longestRest = 24 * time.Hour
@@ -25,14 +43,15 @@ func (h *health) resting(now time.Duration) time.Duration {
 }
 
 func (h *health) servesIn(now time.Duration) time.Duration {
-	return max(h.resting(now), time.Duration(h.breaker.until.Load())-now, 0)
+	return max(h.resting(now), h.breaker.pausesFor(now), h.credential.pausesFor(now))
 }
 
 func (h *health) status(key healthKey, now time.Duration) TargetStatus {
 	state := h.breaker.state(now)
 	return TargetStatus{
 		Model: key.model, Target: key.name, Breaker: state.String(), breaker: state,
-		InFlight: h.inFlight.Load(), ServesIn: h.servesIn(now).Seconds(),
+		CredentialRefused: h.credential.state(now) != Closed,
+		InFlight:          h.inFlight.Load(), ServesIn: h.servesIn(now).Seconds(),
 	}
 }
 
@@ -40,7 +59,8 @@ func (h *health) status(key healthKey, now time.Duration) TargetStatus {
 func (t *Target) serves(now time.Duration) bool { return t.healthy(now) && !t.Upstream.queue.Full() }
 
 func (t *Target) healthy(now time.Duration) bool {
-	return t.health.resting(now) == 0 && t.health.breaker.state(now) != Open
+	h := t.health
+	return h.resting(now) == 0 && h.breaker.state(now) != Open && h.credential.state(now) != Open
 }
 
 // Closed reports whether t's breaker is closed.
@@ -64,6 +84,8 @@ func (t *Target) Rest(now, d time.Duration) {
 type Place struct {
 	at    time.Duration // when it was taken
 	probe bool          // the attempt decides whether an open breaker closes
+	// checks: it decides whether a refused credential is accepted again.
+	checks bool
 }
 
 // Enter takes a place at t for one attempt, if t serves. Every Enter that was ok is followed
@@ -79,21 +101,29 @@ func (t *Target) enter(now time.Duration) (p Place, ok bool) {
 	if t.Rests(now) > 0 {
 		return Place{}, false
 	}
-	probe, ok := t.health.breaker.enter(now)
-	if ok {
-		t.health.inFlight.Add(1)
-		if !t.health.asked.Load() {
-			t.Upstream.asked.Store(true)
-			t.health.asked.Store(true)
-		}
+	h := t.health
+	p = Place{at: now}
+	if p.probe, ok = h.breaker.enter(now); !ok {
+		return Place{}, false
 	}
-	return Place{now, probe}, ok
+	if p.checks, ok = h.credential.enter(now); !ok {
+		if p.probe {
+			h.breaker.probing.Store(false)
+		}
+		return Place{}, false
+	}
+	h.inFlight.Add(1)
+	if !h.asked.Load() {
+		t.Upstream.asked.Store(true)
+		h.asked.Store(true)
+	}
+	return p, true
 }
 
 // Answered tells that the attempt at p has its answer, though perhaps not yet all of it: if it
 // was a probe, nobody need wait for its end. The place goes on as that of any attempt.
 func (t *Target) Answered(now time.Duration, p Place) Place {
-	if !p.probe {
+	if !p.probe && !p.checks {
 		return p
 	}
 	t.report(now, p, Served)
@@ -116,8 +146,11 @@ func (t *Target) back(now time.Duration, p Place, o Outcome) {
 }
 
 func (t *Target) report(now time.Duration, p Place, o Outcome) {
-	if to, turned := t.health.breaker.leave(now, p, o, t.breaker.Failures, t.breaker.Pause.Std()); turned {
+	if to, turned := t.health.breaker.leave(now, p.at, p.probe, o.ofTarget(), t.rule); turned {
 		t.Upstream.turned(t, to)
+	}
+	if to, turned := t.health.credential.leave(now, p.at, p.checks, o.ofCredential(), credentialRule); turned {
+		t.Upstream.credentialTurned(t, to)
 	}
 }
 
@@ -147,10 +180,12 @@ func (t *Target) Status() TargetStatus {
 
 // TargetStatus is what is shown of a target.
 type TargetStatus struct {
-	Model    string `json:"model"`  // public
-	Target   string `json:"target"` // the upstream's name for it
-	Breaker  string `json:"breaker"`
-	InFlight int64  `json:"in_flight"`
+	Model   string `json:"model"`  // public
+	Target  string `json:"target"` // the upstream's name for it
+	Breaker string `json:"breaker"`
+	// CredentialRefused: the target refused the gateway's credential, and nothing has been accepted since.
+	CredentialRefused bool  `json:"credential_refused"`
+	InFlight          int64 `json:"in_flight"`
 	// ServesIn is how long the target is still left alone, in seconds.
 	ServesIn float64 `json:"serves_in_seconds"`
 	breaker  BreakerState

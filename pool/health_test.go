@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"sluice/config"
 )
 
 const sec = time.Second
@@ -236,7 +234,7 @@ func TestOneProbe(t *testing.T) {
 	if probes.Load() != 1 || entered.Load() != 1 {
 		t.Fatalf("%d entered, %d as probes", entered.Load(), probes.Load())
 	}
-	probe := target.Answered(2*sec, Place{sec, true})
+	probe := target.Answered(2*sec, Place{at: sec, probe: true})
 	for range 4 {
 		target.Leave(2*sec, late[len(late)-1], Failed)
 	}
@@ -251,7 +249,7 @@ func TestOneProbe(t *testing.T) {
 
 func TestLongPause(t *testing.T) {
 	target := model(t, "").Targets[0]
-	target.breaker.Pause = config.Duration(40 * sec)
+	target.rule.pause = 40 * sec
 	now := time.Duration(0)
 	for range 3 {
 		p, _ := target.Enter(now)
@@ -304,15 +302,16 @@ func TestConcurrentProbes(t *testing.T) {
 }
 
 func TestRest(t *testing.T) {
+	any := func(*Target) bool { return true }
 	m := model(t, "")
 	target := m.Targets[0]
 	target.Rest(0, 5*sec)
 	target.Rest(0, sec) // an earlier end changes nothing
-	if two := model(t, "", ""); two.Rested(0) != two.Targets[0] {
+	if two := model(t, "", ""); two.Rested(0, any) != two.Targets[0] {
 		t.Error("of two that serve, the first rests no longer")
-	} else if two.Targets[0].Rest(0, sec); two.Rested(0) != two.Targets[1] || two.ServesIn(0) != 0 {
+	} else if two.Targets[0].Rest(0, sec); two.Rested(0, any) != two.Targets[1] || two.ServesIn(0) != 0 {
 		t.Error("the one that does not rest is the soonest")
-	} else if two.Targets[1].Rest(0, 2*sec); two.Rested(0) != two.Targets[0] || two.ServesIn(0) != sec {
+	} else if two.Targets[1].Rest(0, 2*sec); two.Rested(0, any) != two.Targets[0] || two.ServesIn(0) != sec {
 		t.Error("the one that rests for less is the soonest")
 	}
 	if _, ok := target.Enter(5*sec - 1); ok || m.Pick(5*sec-1, nil) != nil || m.ServesIn(sec) != 4*sec {

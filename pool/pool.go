@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -75,10 +76,11 @@ type Target struct {
 	QueueTimeout time.Duration
 	Metrics      *metrics.Target
 	// Variable is the one of the environment that should hold the credential, of Unset targets.
-	Variable string
-	health   *health
-	breaker  config.Breaker
-	maxHead  int // bytes of an answer's head
+	Variable   string
+	health     *health
+	maxHead    int               // bytes of an answer's head
+	rule       rule              // of its breaker
+	credential [sha256.Size]byte // a digest of what tells the upstream whose the requests are
 
 	// Member begins the gateway's member in an answer, up to the number of attempts.
 	Member []byte
@@ -178,8 +180,8 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 			target := newTarget(name, t, c, byName[t.Upstream])
 			target.Timeouts = cfg.TimeoutsFor(m, c)
 			target.Metrics = s.series.Target(name, t.Upstream)
-			target.breaker = cfg.Breaker
 			target.maxHead = int(cfg.Limits.UpstreamHead)
+			target.rule = rule{failures: cfg.Breaker.Failures, ratio: true, pause: cfg.Breaker.Pause.Std(), longest: longestPause}
 			if variable, unset := c.Unset(); unset {
 				target.Variable = variable
 				model.Unset = append(model.Unset, target)
@@ -215,7 +217,7 @@ func (p *Pool) Adopt(s *Set) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.series.Adopt()
-	used := s.healths()
+	used := s.healths(p.clock())
 	old := p.current
 	p.current = make(map[string]*Upstream, len(s.Upstreams))
 	for i, u := range s.Upstreams {
@@ -230,12 +232,13 @@ func (p *Pool) Adopt(s *Set) {
 	}
 }
 
-// healths are those of the targets in s.
-func (s *Set) healths() map[*health]bool {
+// healths are those of the targets in s, whose credentials are in use from now on.
+func (s *Set) healths(now time.Duration) map[*health]bool {
 	used := map[*health]bool{}
 	for _, m := range s.Models {
 		for _, t := range m.Targets {
 			used[t.health] = true
+			t.health.uses(now, t.credential)
 		}
 	}
 	return used
@@ -279,6 +282,8 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 		target.QueryNames = append(target.QueryNames, name)
 	}
 	target.Query = []byte(query.Encode())
+	// A credential may be in any header, or in the query.
+	target.credential = sha256.Sum256(append(append(target.Head[:len(target.Head):len(target.Head)], '?'), target.Query...))
 	return target
 }
 

@@ -239,6 +239,15 @@ func (u *Upstream) turned(t *Target, s BreakerState) {
 	u.log.Warn("breaker "+s.String(), "model", t.Model, "upstream", u.Name, "target", t.name)
 }
 
+// credentialTurned says that t rests since it refuses the credential, or accepts it again.
+func (u *Upstream) credentialTurned(t *Target, s BreakerState) {
+	says := "credential accepted"
+	if s == Open {
+		says = "credential refused"
+	}
+	u.log.Warn(says, "model", t.Model, "upstream", u.Name, "target", t.name)
+}
+
 // A HostClient's connections are of a type that fasthttp does not export, so what holds
 // one is generic over it, and linker hides that from everything else.
 

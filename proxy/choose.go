@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"sluice/limiter"
@@ -87,6 +90,39 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 		}
 		return r.noneServes()
 	}
+}
+
+// noneServes is the failure of a request that can be sent nowhere.
+func (r *request) noneServes() *failure {
+	if !slices.ContainsFunc(r.models, func(m *pool.Model) bool { return len(m.Targets) > 0 }) {
+		return refusal(noHealthyUpstream, "model", "%s", lacksCredential(r.models[0]))
+	}
+	now, wait := r.proxy.clock(), time.Duration(math.MaxInt64)
+	var why pool.Reasons
+	for _, m := range r.models {
+		wait = min(wait, m.ServesIn(now))
+		why.Add(m.Reasons(now))
+	}
+	wait = max(wait, time.Second)
+	f := refusal(noHealthyUpstream, "", "all targets of model %s are unavailable (%s); try again in %s",
+		r.models[0].Name, reasonTexts(why), wait.Round(time.Second))
+	f.retryAfter = wait
+	return f
+}
+
+// reasonTexts are for the client.
+func reasonTexts(why pool.Reasons) string {
+	var texts []string
+	if why.Open || why == (pool.Reasons{}) { // else one serves again since a moment ago
+		texts = append(texts, "circuit open")
+	}
+	if why.Resting {
+		texts = append(texts, "rate-limited")
+	}
+	if why.CredentialRefused {
+		texts = append(texts, "the gateway's credential was refused")
+	}
+	return strings.Join(texts, ", ")
 }
 
 // wouldRefuse is what admit would refuse with now. It charges nothing.

@@ -3,8 +3,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -106,21 +104,6 @@ func upstreamFailure(cause pool.Cause, upstream string, err error) *failure {
 		f.left, f.cause = true, nil
 	}
 	f.message = "upstream " + upstream + " failed: " + causeTexts[cause]
-	return f
-}
-
-// noneServes is the failure of a request that can be sent nowhere.
-func (r *request) noneServes() *failure {
-	if !slices.ContainsFunc(r.models, func(m *pool.Model) bool { return len(m.Targets) > 0 }) {
-		return refusal(noHealthyUpstream, "model", "%s", lacksCredential(r.models[0]))
-	}
-	now, wait := r.proxy.clock(), time.Duration(math.MaxInt64)
-	for _, m := range r.models {
-		wait = min(wait, m.ServesIn(now))
-	}
-	f := refusal(noHealthyUpstream, "", "no upstream of the model %s takes requests now: they have failed, or asked to be left alone; try again",
-		r.models[0].Name)
-	f.retryAfter = max(wait, time.Second)
 	return f
 }
 

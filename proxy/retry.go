@@ -82,8 +82,20 @@ func (r *request) outcome(a *attempt) pool.Outcome {
 	}
 	t := &a.target.Timeouts
 	switch a.cause {
-	case pool.StatusRefused, pool.CredentialRefused, pool.Redirected, pool.ErrorEvent:
-		return pool.Served
+	case pool.CredentialRefused:
+		if a.status == 402 {
+			return pool.Unclear // the account's money is at an end, or does for smaller requests
+		}
+		return pool.CredentialDenied
+	case pool.Redirected:
+		return pool.Unclear
+	case pool.StatusRefused:
+		if a.status == 403 {
+			return pool.Unclear // a firewall's
+		}
+		return pool.Refused
+	case pool.ErrorEvent:
+		return pool.Refused
 	// A time-out that the client, or what was left of the request's time, made shorter than
 	// the operator has it says nothing; else a client could have a target shut for all.
 	case pool.ConnectTimeout:
@@ -173,7 +185,7 @@ func (r *request) pause(model *pool.Model, try int) verdict {
 	now := r.proxy.clock()
 	target := r.pick(model, now)
 	if target == nil {
-		if target = model.Rested(now); target == nil {
+		if target = model.Rested(now, func(t *pool.Target) bool { return !r.abandoned(t) }); target == nil {
 			return onward
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/internal/upstreamtest"
 )
@@ -88,10 +89,11 @@ func TestTargetsThatAreLeft(t *testing.T) {
 	}
 }
 
-// TestPairWithADeadKey: no request fails, and none of it counts as a retry.
+// TestPairWithADeadKey: no request fails, none of it counts as a retry, and the target that refuses
+// is asked no more than the rest for that allows.
 func TestPairWithADeadKey(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		g, _ := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}, {upstream: b}], max_retries: 0}\n",
+		g, hosts := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}, {upstream: b}], max_retries: 0}\n",
 			map[string]steps{"a": {status("401 Unauthorized")}, "b": {good}})
 		for i := range 200 {
 			body := plainM
@@ -102,10 +104,97 @@ func TestPairWithADeadKey(t *testing.T) {
 				t.Fatalf("request %d: %d %s", i, a.status, a.body)
 			}
 		}
-		if s := g.p.Set().Upstreams[1].Status(); s.Retries != 0 || s.Failures != 0 {
-			t.Errorf("%d retries and %d failures of the target that serves", s.Retries, s.Failures)
+		if s := g.p.Set().Upstreams[1].Status(); s.Retries != 0 || s.Failures != 0 || hosts["a"].Asked() != 3 {
+			t.Errorf("%d retries and %d failures of the target that serves; the other was asked %d times", s.Retries, s.Failures, hosts["a"].Asked())
+		}
+		if s := g.p.Set().Models["m"].Targets[0].Status(); !s.CredentialRefused || s.Breaker != "closed" || s.ServesIn != 30 {
+			t.Errorf("%+v", s)
+		}
+		g.wantSeries(`sluice_target_credential_refused{model="m",target="m",upstream="a"} 1`, `sluice_target_credential_refused{model="m",target="m",upstream="b"} 0`)
+		g.wantNothingLeft()
+	})
+}
+
+// TestAllRefuseTheCredential: the client is told so without an attempt, one request is the probe, and
+// a reload with another key is tried at once.
+func TestAllRefuseTheCredential(t *testing.T) {
+	const text = threeUpstreams + "  m: {targets: [{upstream: a}], max_retries: 0}\n"
+	inBubble(t, func(t *testing.T) {
+		dead := status("403 Forbidden")
+		g, hosts := startScripted(t, text, map[string]steps{"a": {dead, dead, dead, dead, dead, dead, dead, good}})
+		shut := func(retryAfter string, asked int) {
+			t.Helper()
+			a := g.post("/v1/chat/completions", plainM)
+			errorRow{503, "overloaded_error", "", "no_healthy_upstream", "the gateway's credential was refused"}.check(t, a)
+			if a.header.Get("Retry-After") != retryAfter || hosts["a"].Asked() != asked {
+				t.Errorf("Retry-After %s, asked %d times", a.header.Get("Retry-After"), hosts["a"].Asked())
+			}
+		}
+		for range 3 {
+			g.post("/v1/chat/completions", plainM).want(t, 502, "m@a;403;0")
+		}
+		shut("30", 3)
+		time.Sleep(30 * time.Second)
+		g.post("/v1/chat/completions", plainM).want(t, 502, "m@a;403;0") // the probe
+		shut("60", 4)
+		if err := g.p.Apply(load(t, text+"access_log: true\n", "")); err != nil {
+			t.Fatal(err)
+		}
+		shut("60", 4)
+		if err := g.p.Apply(load(t, strings.Replace(text, `http://a/v1"`, `http://a/v1", api_key: new`, 1), "")); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			g.post("/v1/chat/completions", plainM).want(t, 502, "m@a;403;0")
+		}
+		shut("30", 7)
+		time.Sleep(30 * time.Second)
+		for range 2 {
+			g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0")
+		}
+		for _, says := range []string{`"msg":"credential refused","model":"m","upstream":"a","target":"m"`, `"msg":"credential accepted","model":"m"`} {
+			if !strings.Contains(g.log.String(), says) {
+				t.Errorf("not in the log: %s", says)
+			}
 		}
 		g.wantNothingLeft()
+	})
+}
+
+// TestNoRefusedCredential: what must not put a target to rest, however often it comes.
+func TestNoRefusedCredential(t *testing.T) {
+	for name, s := range map[string]step{
+		"a firewall's page":             upstreamtest.Say(upstreamtest.Whole("403 Forbidden", "Text/HTML", "", "<p>blocked</p>")),
+		"no money for a large request":  status("402 Payment Required"),
+		"a model that is not there":     status("404 Not Found"),
+		"a redirect":                    status("307 Elsewhere"),
+		"a server that fails otherwise": status("529 Overloaded"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				g, _ := startScripted(t, "breaker: {failures: 1000}\n"+threeUpstreams+"  m: {targets: [{upstream: a}], max_retries: 0}\n", map[string]steps{"a": {s}})
+				for range 9 {
+					a := g.post("/v1/chat/completions", plainM)
+					if a.header.Get("X-Sluice-Attempts") != "1" || strings.Contains(a.body, "blocked") {
+						t.Errorf("%d %s", a.status, a.body)
+					}
+				}
+				if s := g.p.Set().Models["m"].Targets[0].Status(); s.CredentialRefused {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+// TestRestIsWaitedForBesideATargetThatWasLeft: the one that was left ends no wait.
+func TestRestIsWaitedForBesideATargetThatWasLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, withRetries(1), map[string]steps{"a": {status("401 Unauthorized")}, "b": {status("429 Slow", "Retry-After: 5"), good}})
+		took := timed(func() { g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;401;0,m@b;429;0,m@b;200;0") })
+		if took != 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
 	})
 }
 

@@ -9,8 +9,9 @@ const views = ["overview", "models", "keys", "errors", "configuration"];
 const current = () => (views.includes(location.hash.slice(1)) ? location.hash.slice(1) : "overview");
 
 function showModels(models, upstreams) {
-  const breaker = (t) => h("span", { class: `badge ${t.breaker === "closed" && !t.credential ? "good" : "bad"}` },
-    t.credential ? `credential ${t.credential}` : t.serves_in_seconds > 0 ? `${t.breaker}, ${Math.ceil(t.serves_in_seconds)} s` : t.breaker);
+  const state = (t) => (t.credential ? `credential ${t.credential}` : t.credential_refused ? "credential refused" : t.breaker);
+  const breaker = (t) => h("span", { class: `badge ${state(t) === "closed" ? "good" : "bad"}` },
+    t.serves_in_seconds > 0 ? `${state(t)}, ${Math.ceil(t.serves_in_seconds)} s` : state(t));
   const failure = (f) => (f ? `${f.cause}, ${when(f.at)}` : "none");
   fill($("models-table"), ["Model", "Upstream", "Its name there", "Weight", "In flight", "Breaker", "Falls back to"],
     models.flatMap((m) => m.targets.map((t) => ({ id: JSON.stringify([m.id, t.upstream, t.model]),
