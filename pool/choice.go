@@ -79,6 +79,22 @@ func (m *Model) Rested(now time.Duration, may func(*Target) bool) (soonest *Targ
 	return soonest
 }
 
+// Resting is the target that soonest ends a rest after a 429, of those that nothing else keeps from
+// serving and that may be asked all the same now; nil without one.
+func (m *Model) Resting(now time.Duration) (soonest *Target) {
+	for _, t := range m.Targets {
+		h := t.health
+		if h.resting(now) == 0 || int64(now) < h.tried.Load()+int64(tryResting) || t.Upstream.queue.Full() ||
+			h.breaker.state(now) == Open || h.credential.state(now) == Open {
+			continue
+		}
+		if soonest == nil || t.Rests(now) < soonest.Rests(now) {
+			soonest = t
+		}
+	}
+	return soonest
+}
+
 // restsOnly reports whether nothing but a rest after a 429, if that, keeps t from serving.
 func (t *Target) restsOnly(now time.Duration) bool {
 	return t.Closed(now) && t.health.credential.state(now) == Closed

@@ -99,6 +99,7 @@ upstreams: {a: {base_url: "http://a/v1", `
 			p, _ := old.Enter(0)
 			old.Leave(0, p, CredentialDenied)
 		}
+		old.Rest(0, sec)
 		if p.Build(load(t, text+more)); old.healthy(0) {
 			t.Error("a configuration that was not adopted has ended the rest")
 		}

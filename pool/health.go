@@ -13,6 +13,7 @@ type health struct {
 	asked    atomic.Bool // from the first attempt on; until then no gauge shows it
 	breaker  breaker
 	rests    atomic.Int64 // until when, after a 429 with Retry-After
+	tried    atomic.Int64 // when that began, or a request was last sent all the same
 
 	// credential is a second breaker, which opens when the target refuses the credential.
 	credential breaker
@@ -26,17 +27,22 @@ type healthKey struct{ model, name string }
 // credentialRule is when a target rests that refuses the credential.
 var credentialRule = rule{failures: 3, pause: 30 * time.Second, longest: 10 * time.Minute}
 
-// uses tells that the credential with that digest is in use. A refusal of another one says nothing
-// of it.
+// uses tells that the credential with that digest is in use. A refusal or a 429 of another one says
+// nothing of it.
 func (h *health) uses(now time.Duration, credential [sha256.Size]byte) {
 	if h.sends != credential {
 		h.sends = credential
 		h.credential.close(now)
+		h.rests.Store(0)
 	}
 }
 
-// longestRest bounds what an upstream can ask for.
-const longestRest = 24 * time.Hour
+// LongestRest bounds what an upstream can ask for.
+const LongestRest = time.Hour
+
+// tryResting is how often a target that rests is asked all the same, if nothing else serves. Its 429
+// may have been for one client alone.
+const tryResting = time.Second
 
 func (h *health) resting(now time.Duration) time.Duration {
 	return max(0, time.Duration(h.rests.Load())-now)
@@ -71,7 +77,8 @@ func (t *Target) Rests(now time.Duration) time.Duration { return t.health.restin
 
 // Rest has nothing sent to t for d.
 func (t *Target) Rest(now, d time.Duration) {
-	until := int64(now + min(d, longestRest))
+	until := int64(now + min(d, LongestRest))
+	t.health.tried.Store(int64(now))
 	for {
 		old := t.health.rests.Load()
 		if old >= until || t.health.rests.CompareAndSwap(old, until) {
@@ -86,6 +93,8 @@ type Place struct {
 	probe bool          // the attempt decides whether an open breaker closes
 	// checks: it decides whether a refused credential is accepted again.
 	checks bool
+	// rest is the end of the rest during which it was taken, 0 outside one.
+	rest int64
 }
 
 // Enter takes a place at t for one attempt, if t serves. Every Enter that was ok is followed
@@ -97,10 +106,33 @@ func (t *Target) Enter(now time.Duration) (p Place, ok bool) {
 	return t.EnterAtTurn(now)
 }
 
+// EnterResting is Enter for a target that rests: one request in a second is let through.
+func (t *Target) EnterResting(now time.Duration) (p Place, ok bool) {
+	tried, rest := t.health.tried.Load(), t.health.rests.Load()
+	if int64(now) < tried+int64(tryResting) || !t.Upstream.queue.Enter() {
+		return Place{}, false
+	}
+	if p, ok = t.enterRegardless(now); !ok {
+		t.Upstream.queue.Leave()
+		return Place{}, false
+	}
+	if !t.health.tried.CompareAndSwap(tried, int64(now)) {
+		t.Back(now, p)
+		return Place{}, false
+	}
+	p.rest = rest
+	return p, true
+}
+
 func (t *Target) enter(now time.Duration) (p Place, ok bool) {
 	if t.Rests(now) > 0 {
 		return Place{}, false
 	}
+	return t.enterRegardless(now)
+}
+
+// enterRegardless is enter for a target that may rest.
+func (t *Target) enterRegardless(now time.Duration) (p Place, ok bool) {
 	h := t.health
 	p = Place{at: now}
 	if p.probe, ok = h.breaker.enter(now); !ok {
@@ -123,7 +155,7 @@ func (t *Target) enter(now time.Duration) (p Place, ok bool) {
 // Answered tells that the attempt at p has its answer, though perhaps not yet all of it: if it
 // was a probe, nobody need wait for its end. The place goes on as that of any attempt.
 func (t *Target) Answered(now time.Duration, p Place) Place {
-	if !p.probe && !p.checks {
+	if !p.probe && !p.checks && p.rest == 0 {
 		return p
 	}
 	t.report(now, p, Served)
@@ -146,6 +178,9 @@ func (t *Target) back(now time.Duration, p Place, o Outcome) {
 }
 
 func (t *Target) report(now time.Duration, p Place, o Outcome) {
+	if p.rest != 0 && o == Served {
+		t.health.rests.CompareAndSwap(p.rest, 0) // it serves, unless another 429 has come since
+	}
 	if to, turned := t.health.breaker.leave(now, p.at, p.probe, o.ofTarget(), t.rule); turned {
 		t.Upstream.turned(t, to)
 	}

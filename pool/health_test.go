@@ -321,8 +321,50 @@ func TestRest(t *testing.T) {
 		t.Error("it still rests")
 	}
 	target.Rest(0, 1<<62)
-	if d := m.ServesIn(0); d != longestRest {
+	if d := m.ServesIn(0); d != LongestRest {
 		t.Errorf("it rests for %v", d)
+	}
+}
+
+// TestRestingIsTried: whoever comes, one of them a second is let through.
+func TestRestingIsTried(t *testing.T) {
+	m := model(t, "", "")
+	for _, target := range m.Targets {
+		target.Rest(0, 5*sec)
+	}
+	m.Targets[1].Rest(0, 9*sec)
+	if m.Resting(sec-1) != nil || m.Resting(sec) != m.Targets[0] || m.Resting(5*sec) != m.Targets[1] || m.Resting(9*sec) != nil {
+		t.Error("not the one that rests for the shortest time, from a second on")
+	}
+	var entered atomic.Int64
+	var places [8]Place
+	var wg sync.WaitGroup
+	for i := range places {
+		wg.Go(func() {
+			for range 50 {
+				if p, ok := m.Targets[0].EnterResting(sec); ok {
+					entered.Add(1)
+					places[i] = p
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if entered.Load() != 1 || m.Targets[0].load() != 1 || m.Resting(2*sec-1) != m.Targets[1] || m.Resting(2*sec) != m.Targets[0] {
+		t.Fatalf("%d entered in one second, %d are in flight", entered.Load(), m.Targets[0].load())
+	}
+	for _, p := range places {
+		if p.rest != 0 {
+			m.Targets[0].Leave(sec, m.Targets[0].Answered(sec, p), Served)
+		}
+	}
+	if m.Targets[0].Rests(sec) != 0 || m.Targets[0].load() != 0 {
+		t.Error("an answer does not end the rest")
+	}
+	late, _ := m.Targets[1].EnterResting(sec)
+	m.Targets[1].Rest(sec, 20*sec)
+	if m.Targets[1].Leave(sec, late, Served); m.Targets[1].Rests(sec) != 20*sec {
+		t.Error("an answer has ended a rest that began after it was asked for")
 	}
 }
 

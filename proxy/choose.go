@@ -25,6 +25,25 @@ func (r *request) choose() *failure {
 			return r.queue(i, target)
 		}
 	}
+	return r.takeResting()
+}
+
+// takeResting takes a place at a target that rests after a 429, if one may be asked all the same.
+func (r *request) takeResting() *failure {
+	for i, model := range r.models {
+		now := r.proxy.clock()
+		target := model.Resting(now)
+		if target == nil {
+			continue
+		}
+		if f := r.wouldRefuse(); f != nil {
+			return f
+		}
+		if place, ok := target.EnterResting(now); ok {
+			r.chosen = chosen{i, target, place}
+			return nil
+		}
+	}
 	return r.noneServes()
 }
 
@@ -88,7 +107,7 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 		if r.takeAny() { // it has failed for others meanwhile
 			return nil
 		}
-		return r.noneServes()
+		return r.takeResting()
 	}
 }
 
@@ -104,6 +123,12 @@ func (r *request) noneServes() *failure {
 		why.Add(m.Reasons(now))
 	}
 	wait = max(wait, time.Second)
+	if why == (pool.Reasons{Resting: true}) {
+		f := refusal(upstreamLimited, "", "all targets of model %s are rate-limited by their upstreams; try again in %s",
+			r.models[0].Name, wait.Round(time.Second))
+		f.retryAfter = wait
+		return f
+	}
 	f := refusal(noHealthyUpstream, "", "all targets of model %s are unavailable (%s); try again in %s",
 		r.models[0].Name, reasonTexts(why), wait.Round(time.Second))
 	f.retryAfter = wait

@@ -29,6 +29,7 @@ const (
 	unsupportedMedia
 	headTooLarge
 	rateLimitExceeded
+	upstreamLimited
 	upstreamError
 	upstreamStreamBroken
 	upstreamTimeout
@@ -61,6 +62,7 @@ var kindTable = [kinds]struct {
 	unsupportedMedia:     {415, "invalid_request_error", "unsupported_media_type", "", "caller_invalid"},
 	headTooLarge:         {431, "invalid_request_error", "head_too_large", "", "policy_size"},
 	rateLimitExceeded:    {429, "rate_limit_error", "rate_limit_exceeded", "", "policy_limit"},
+	upstreamLimited:      {429, "rate_limit_error", "rate_limit_exceeded", "", "upstream_limited"},
 	upstreamError:        {502, "upstream_error", "upstream_error", "api_error", "upstream_failed"},
 	upstreamStreamBroken: {502, "upstream_error", "upstream_stream_broken", "api_error", "upstream_stream_broken"},
 	upstreamTimeout:      {504, "upstream_error", "upstream_timeout", "timeout_error", "upstream_timeout"},

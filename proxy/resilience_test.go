@@ -110,7 +110,21 @@ func TestRetryAfter(t *testing.T) {
 		"retry-after-ms: 1500":                       1500 * time.Millisecond,
 		"Retry-After: 7\r\nretry-after-ms: 20":       20 * time.Millisecond,
 		"Retry-After: 7\r\nretry-after-ms: x":        7 * time.Second,
-		"Retry-After: 1e300":                         365 * 24 * time.Hour,
+		"Retry-After: 1e300":                         0,
+		"Retry-After: 1e999":                         0,
+		"Retry-After: inf":                           0,
+		"Retry-After: -inf":                          0,
+		"Retry-After: 3600":                          time.Hour,
+		"Retry-After: 3600.5":                        0,
+		"Retry-After: 86400":                         0,
+		"Retry-After: Sun, 22 Nov 2026 11:00:00 GMT": time.Hour,
+		"Retry-After: Sun, 22 Nov 2026 11:00:01 GMT": 0,
+		"Retry-After: Mon, 23 Nov 2026 10:00:00 GMT": 0,
+		"retry-after-ms: 3600001":                    0,
+		"Retry-After: 7\r\nretry-after-ms: NaN":      7 * time.Second,
+		"Retry-After: 7\r\nretry-after-ms: -1":       7 * time.Second,
+		"Retry-After: 7\r\nretry-after-ms: Infinity": 7 * time.Second,
+		"Retry-After: 7\r\nretry-after-ms: 0":        0,
 		"X-Other: 7":                                 0,
 	} {
 		var h fasthttp.ResponseHeader
@@ -257,7 +271,7 @@ func TestSeveralAskToWait(t *testing.T) {
 }
 
 // TestNoneServes: nothing is sent where all are open or rest, and the client hears when to
-// come again.
+// come again: 429 if all of them only rest.
 func TestNoneServes(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g, hosts := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}, {upstream: b}], max_retries: 1, timeouts: {total: 50s}}\n",
@@ -267,14 +281,107 @@ func TestNoneServes(t *testing.T) {
 		if a.status != 429 || a.header.Get("Retry-After") == "" || a.header.Get("X-Sluice-Attempts") != "2" {
 			t.Errorf("%d %v", a.status, a.header)
 		}
-		time.Sleep(20 * time.Second)
 		a = g.post("/v1/chat/completions", plainM)
-		errorRow{503, "overloaded_error", "", "no_healthy_upstream", "model m"}.check(t, a)
-		if a.header.Get("Retry-After") != "40" || a.header.Get("X-Sluice-Attempts") != "0" || hosts["a"].Asked() != 1 || hosts["b"].Asked() != 1 {
+		errorRow{429, "rate_limit_error", "", "rate_limit_exceeded", "all targets of model m are rate-limited by their upstreams"}.check(t, a)
+		if a.header.Get("Retry-After") != "60" || a.header.Get("X-Sluice-Attempts") != "0" || hosts["a"].Asked() != 1 || hosts["b"].Asked() != 1 {
 			t.Errorf("%v, a asked %d times, b %d", a.header, hosts["a"].Asked(), hosts["b"].Asked())
 		}
-		time.Sleep(40 * time.Second)
+		g.wantSeries(`sluice_errors_total{kind="upstream_limited"} 1`, `sluice_refused_total{code="rate_limit_exceeded"} 1`)
+		time.Sleep(60 * time.Second)
 		g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0")
+	})
+	// One of several reasons is no matter of a rate limit.
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, "breaker: {pause: 30s}\n"+threeUpstreams+"  m: {targets: [{upstream: a}], max_retries: 0, fallbacks: [n]}\n  n: {targets: [{upstream: b}]}\n",
+			map[string]steps{"a": {good}, "b": {good}})
+		g.trip("n")
+		g.p.Set().Models["m"].Targets[0].Rest(g.p.clock(), 20*time.Second)
+		a := g.post("/v1/chat/completions", plainM)
+		errorRow{503, "overloaded_error", "", "no_healthy_upstream", "model m are unavailable (circuit open, rate-limited)"}.check(t, a)
+		if a.header.Get("Retry-After") != "20" {
+			t.Errorf("%v", a.header)
+		}
+	})
+}
+
+// TestRestsAreTried: where nothing else serves, one request a second is sent to a target that rests, and
+// its success ends the rest.
+func TestRestsAreTried(t *testing.T) {
+	const text = threeUpstreams + "  m: {targets: [{upstream: a}], max_retries: 0}\n  pair: {targets: [{upstream: b}, {upstream: c}], max_retries: 0}\n"
+	limited := status("429 Slow", "Retry-After: 600")
+	inBubble(t, func(t *testing.T) {
+		g, hosts := startScripted(t, text, map[string]steps{"a": {limited, limited, limited, status("404 Not Found"), status("429 Slow"), good}})
+		ask := func(asked int, statuses string) {
+			t.Helper()
+			var got []string
+			for range 4 {
+				got = append(got, fmt.Sprint(g.post("/v1/chat/completions", plainM).status))
+			}
+			if s := strings.Join(got, " "); s != statuses || hosts["a"].Asked() != asked {
+				t.Errorf("%s, asked %d times; want %s, %d", s, hosts["a"].Asked(), statuses, asked)
+			}
+		}
+		ask(1, "429 429 429 429")
+		for asked := 2; asked <= 3; asked++ {
+			time.Sleep(time.Second)
+			ask(asked, "429 429 429 429")
+		}
+		time.Sleep(time.Second)
+		ask(4, "404 429 429 429") // an error is no proof that it serves
+		time.Sleep(time.Second)
+		ask(5, "429 429 429 429")
+		time.Sleep(time.Second - 1)
+		ask(5, "429 429 429 429")
+		time.Sleep(time.Nanosecond)
+		ask(9, "200 200 200 200")
+		g.wantNothingLeft()
+	})
+	// A target that serves is asked instead, and a key that is at its limit takes nobody's turn.
+	inBubble(t, func(t *testing.T) {
+		g, hosts := startScripted(t, text, map[string]steps{"a": {good}, "b": {limited}, "c": {good}})
+		g.p.Set().Models["pair"].Targets[0].Rest(g.p.clock(), time.Minute)
+		g.p.Set().Models["m"].Targets[0].Rest(g.p.clock(), time.Minute)
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			g.post("/v1/chat/completions", `{"model":"pair"}`).want(t, 200, "pair@c;200;0")
+		}
+		g.post("/v1/chat/completions", `{"gateway":{"models":["m","pair"]}}`).want(t, 200, "pair@c;200;0")
+		one, rich := int64(1), g.secret
+		_, g.secret = g.key(keys.Spec{Name: "at its limit", Limits: keys.Limits{Requests: &one}})
+		g.post("/v1/chat/completions", `{"model":"pair"}`).want(t, 200, "pair@c;200;0")
+		errorRow{429, "rate_limit_error", "", "rate_limit_exceeded", "limits.requests"}.check(t, g.post("/v1/chat/completions", plainM))
+		g.secret = rich
+		g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0")
+		if hosts["b"].Asked() != 0 {
+			t.Error("a target that rests was asked, though another served")
+		}
+		g.wantNothingLeft()
+	})
+}
+
+// TestOneKeysLimit: a target that limits one client's requests goes on to serve the others, though
+// not for the first second.
+func TestOneKeysLimit(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		picky := step{Answer: func(conn net.Conn, r *upstreamtest.Recorded) {
+			if strings.Contains(string(r.Body), `"user":"greedy"`) {
+				status("429 Slow", "Retry-After: 3600").Answer(conn, r)
+				return
+			}
+			good.Answer(conn, r)
+		}}
+		g, _ := startScripted(t, threeUpstreams+"  m: {targets: [{upstream: a}], max_retries: 0}\n", map[string]steps{"a": {picky}})
+		g.post("/v1/chat/completions", `{"model":"m","user":"greedy"}`).want(t, 429, "m@a;429;0")
+		served := 0
+		for range 600 {
+			if g.post("/v1/chat/completions", plainM).status == 200 {
+				served++
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if served != 590 {
+			t.Errorf("%d of 600 requests in a minute were served", served)
+		}
 	})
 }
 

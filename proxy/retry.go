@@ -226,26 +226,28 @@ func (r *request) backoff(try int) time.Duration {
 }
 
 // retryAfter is what the upstream asks to wait, 0 if it does not: retry-after-ms, or Retry-After
-// in seconds or as a date.
+// in seconds or as a date. What is no time to wait, or longer than any rest, is as good as absent.
 func retryAfter(h *fasthttp.ResponseHeader, now time.Time) time.Duration {
-	if ms, err := strconv.ParseFloat(borrowString(h.Peek("Retry-After-Ms")), 64); err == nil {
-		return duration(ms, time.Millisecond)
+	if d, ok := waitOf(h.Peek("Retry-After-Ms"), time.Millisecond); ok {
+		return d
 	}
 	text := h.Peek("Retry-After")
-	if seconds, err := strconv.ParseFloat(borrowString(text), 64); err == nil {
-		return duration(seconds, time.Second)
+	if d, ok := waitOf(text, time.Second); ok {
+		return d
 	}
 	if at, err := fasthttp.ParseHTTPDate(text); err == nil {
-		return max(0, at.Sub(now))
+		if d := at.Sub(now); d > 0 && d <= pool.LongestRest {
+			return d
+		}
 	}
 	return 0
 }
 
-// duration is n units, 0 for what is no time to wait, and at most a year.
-func duration(n float64, unit time.Duration) time.Duration {
-	const year = 365 * 24 * time.Hour
-	if !(n > 0) {
-		return 0
+// waitOf reads a number of units.
+func waitOf(text []byte, unit time.Duration) (d time.Duration, ok bool) {
+	n, err := strconv.ParseFloat(borrowString(text), 64)
+	if n *= float64(unit); err != nil || !(n >= 0 && n <= float64(pool.LongestRest)) { // NaN is neither
+		return 0, false
 	}
-	return time.Duration(min(n*float64(unit), float64(year)))
+	return time.Duration(n), true
 }
