@@ -29,6 +29,8 @@ type Exchange struct {
 	Head     []byte
 	Body     [][]byte
 	Response fasthttp.ResponseHeader
+	// Fresh has Send open a connection of its own, in place of one from the pool.
+	Fresh bool
 
 	upstream *Upstream
 	link     link
@@ -66,7 +68,7 @@ func Release(x *Exchange) {
 	if x.open {
 		panic("BUG: releasing an exchange that is not finished")
 	}
-	x.Head, x.Body = nil, nil
+	x.Head, x.Body, x.Fresh = nil, nil, false
 	x.Response.Reset()
 	x.mu.Lock()
 	x.aborted = false
@@ -116,7 +118,7 @@ func (x *Exchange) connect(t *Target, deadline time.Time) error {
 	if timeout <= 0 {
 		return failed(ConnectTimeout, errors.New("no time left to connect"))
 	}
-	l, err := x.upstream.links.acquire(timeout)
+	l, err := x.upstream.acquire(x.Fresh, timeout)
 	if err != nil {
 		return connectError(err)
 	}

@@ -252,6 +252,7 @@ func (r *request) send(target *pool.Target, now time.Time) error {
 	r.upstream = r.rewrite(r.upstream[:0], target)
 	r.writeHead(target)
 	r.exchange.Head, r.exchange.Body = r.head, r.upstream
+	r.exchange.Fresh = r.drains(target.Upstream)
 	r.conn.await(r.exchange)
 	err := r.exchange.Send(target, r.headDeadline(target, now))
 	if err != nil && !r.fields.stream {

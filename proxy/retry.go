@@ -179,6 +179,17 @@ func (r *request) tries(target *pool.Target) (n int) {
 	return n
 }
 
+// drains reports whether upstream has answered this request with 503. One of its servers may be about to
+// end; a pooled connection would lead to that again, a new one leads to whichever takes connections.
+func (r *request) drains(upstream *pool.Upstream) bool {
+	for i := range r.attempts {
+		if a := &r.attempts[i]; a.status == 503 && a.target.Upstream == upstream {
+			return true
+		}
+	}
+	return false
+}
+
 // pause waits before a further try of model. onward: the model is given up, for another try
 // is not possible in time or not allowed.
 func (r *request) pause(model *pool.Model, try int) verdict {

@@ -1,8 +1,12 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -233,6 +237,55 @@ func TestAnotherUpstreamFirst(t *testing.T) {
 			if a := g.post("/v1/chat/completions", plainM); a.status != 200 || hosts["a"].Asked() != 1 {
 				t.Errorf("%d %s", a.status, a.header.Get("X-Sluice-Trail"))
 			}
+		})
+	}
+}
+
+// TestDrainingServer: behind a load balancer one server of two drains. It holds all pooled connections,
+// and answers 503 on them, whether it closes them or not; a retry must reach the other.
+func TestDrainingServer(t *testing.T) {
+	for name, goodbye := range map[string]step{
+		"says that it closes":    upstreamtest.Break(upstreamtest.Whole("503 Draining", "application/json", "Connection: close\r\n", errorBody)),
+		"closes without a word":  upstreamtest.Break(upstreamtest.Whole("503 Draining", "application/json", "", errorBody)),
+		"keeps its connections":  status("503 Draining"),
+		"has nothing to say too": upstreamtest.Say("HTTP/1.1 503 Draining\r\nContent-Length: 0\r\n\r\n"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				var draining atomic.Bool
+				var held sync.WaitGroup
+				held.Add(4)
+				old := upstreamtest.NewPiped(t, func(conn net.Conn, r *upstreamtest.Recorded) {
+					if draining.Load() {
+						goodbye.Answer(conn, r)
+						return
+					}
+					held.Done()
+					held.Wait() // so that there are four connections
+					good.Answer(conn, r)
+				})
+				young := upstreamtest.NewPiped(t, good.Answer)
+				g := startInMemory(t, threeUpstreams+"  m: {targets: [{upstream: a}], max_retries: 1}\n", "", func(ctx context.Context, network, address string) (net.Conn, error) {
+					if draining.Load() {
+						return young.Dial(ctx, network, address)
+					}
+					return old.Dial(ctx, network, address)
+				})
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() { g.post("/v1/chat/completions", plainM).want(t, 200, "m@a;200;0") })
+				}
+				wg.Wait()
+				draining.Store(true)
+				for range 2 {
+					a := g.post("/v1/chat/completions", plainM)
+					a.want(t, 200, "m@a;503;0,m@a;200;0")
+				}
+				if old, young := len(old.Requests()), young.Accepted(); old != 6 || young != 2 {
+					t.Errorf("the old server got %d requests, the other %d connections", old, young)
+				}
+				g.wantNothingLeft()
+			})
 		})
 	}
 }
