@@ -98,7 +98,7 @@ func TestAnswersCountToo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			wire := []byte(text)
 			up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { _, _ = conn.Write(wire) })
-			g := startTCP(t, oneModel+"limits: {memory: 16MiB}\ntimeouts: {client: {write: 60s}}\n", up.Address())
+			g := startTCP(t, oneModel+"limits: {body: 8MiB, memory: 16MiB}\ntimeouts: {client: {write: 60s}}\n", up.Address())
 			before := liveHeap()
 			var answers [clients]*http.Response
 			for i := range answers {
@@ -156,7 +156,7 @@ func TestLongEventsCount(t *testing.T) {
 	for name, events := range map[string][]string{"first": {long}, "later": {chunkOne, long}} {
 		t.Run(name, func(t *testing.T) {
 			up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { chunks(conn, events...) })
-			g := startTCP(t, oneModel+"limits: {memory: 16MiB}\n", up.Address())
+			g := startTCP(t, oneModel+"limits: {body: 8MiB, memory: 16MiB}\n", up.Address())
 			a := g.post("/v1/chat/completions", request1)
 			if name == "first" {
 				errorRow{503, "overloaded_error", "", "overloaded", "limits.memory"}.check(t, a)
@@ -192,7 +192,7 @@ func TestSlowReadersGiveUpTheirPlace(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				up := upstreamtest.NewScript(t, nil, upstreamtest.Say(c.answer))
-				g := startInMemory(t, oneModel+"limits: {memory: "+c.memory+"}\ntimeouts: {stream_keepalive: 1h, client: {write: 30s}}\naccess_log: true\n",
+				g := startInMemory(t, oneModel+"limits: {body: 1MiB, memory: "+c.memory+"}\ntimeouts: {stream_keepalive: 1h, client: {write: 30s}}\naccess_log: true\n",
 					"127.0.0.1:1", up.Dial)
 				conn := g.begin(request1)
 				total, buf := 0, make([]byte, 64<<10)
