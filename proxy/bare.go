@@ -56,11 +56,12 @@ func (c *clientConn) writeBare(b []byte) (int, error) {
 	return len(b), err
 }
 
-// cutBare has a bare answer end as one that is not whole.
-func (c *clientConn) cutBare() {
-	if c.bare.Load() != bareNot {
-		c.broken = errCut
-	}
+// cutShort has a stream end as one that is not whole, whatever frames it: the server's last chunk
+// is refused, so that the server closes the connection. A body in chunks without its last is seen to
+// be cut; a bare one is reset.
+func (c *clientConn) cutShort() {
+	c.broken = errCut
+	c.linger.Store(true) // a reset could overtake the error event
 }
 
 // reset closes a connection so that its client reads an error, under TLS too.

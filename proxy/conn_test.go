@@ -393,7 +393,7 @@ func TestShutdown(t *testing.T) {
 	}
 	cancel()
 	s.expect(t, `data: {"error":{"message":"the gateway is shutting down; try again","type":"overloaded_error","param":null,"code":"shutting_down"}}`+"\n\n")
-	s.expectEnd(t)
+	s.expectCut(t)
 	errorRow{503, "overloaded_error", "", "shutting_down", "shutting down"}.check(t, <-plain)
 	<-down
 	if n := g.p.gate.InFlight(); n != 0 {

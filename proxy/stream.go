@@ -14,6 +14,10 @@ const (
 	// drainTime is how long the end of a body is waited for after the event that no
 	// other can follow, so that the upstream's connection can be used again.
 	drainTime = time.Second
+	// cutPause is between the error event and the end of a body that is cut. Many clients drop what
+	// they have received and not yet read when they see such an end (a WHATWG stream's queue is
+	// emptied by its error); the event must be read before.
+	cutPause = 50 * time.Millisecond
 	// maxHeld bounds the comments that are kept back until the first event.
 	maxHeld = 64 << 10
 )
@@ -183,6 +187,12 @@ func (s *stream) run(*bufio.Writer) {
 		return
 	}
 	// From here on the request is the stream's.
+	cut := false
+	defer func() {
+		if cut {
+			time.Sleep(cutPause) // all is given back, and the server still waits for the body's end
+		}
+	}()
 	defer s.finish()
 	defer func() {
 		if v := recover(); v != nil {
@@ -199,8 +209,10 @@ func (s *stream) run(*bufio.Writer) {
 	}
 	switch {
 	case err != nil:
+		cut = true
 		s.breakOff(err)
 	case s.failed != 0:
+		cut = !s.ended
 		s.endFailed()
 	}
 }
@@ -358,12 +370,12 @@ func (s *stream) endFailed() {
 	r.failure.message = "upstream " + s.target.Upstream.Name + " sent an error in its stream"
 	r.proxy.metrics.BrokenStreams.Inc()
 	if !s.ended {
-		r.conn.cutBare()
+		r.conn.cutShort()
 	}
 }
 
 // breakOff ends a stream that cannot be completed, with an error event where the client can
-// still read one, and never with a terminator.
+// still read one, and never with a terminator or a last chunk.
 func (s *stream) breakOff(err error) {
 	r := s.r
 	a := &r.attempts[len(r.attempts)-1]
@@ -374,7 +386,7 @@ func (s *stream) breakOff(err error) {
 		if r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
 			r.proxy.metrics.CancelledUpstreams.Inc()
 		}
-		r.conn.cutBare()
+		r.conn.cutShort()
 		return
 	}
 	switch {
@@ -402,7 +414,7 @@ func (s *stream) breakOff(err error) {
 		_ = s.writer.Flush()
 	}
 	r.scratch = event
-	r.conn.cutBare()
+	r.conn.cutShort()
 }
 
 func (s *stream) panicked(v any) error {

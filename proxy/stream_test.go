@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -138,6 +139,14 @@ func (o opened) expectEnd(t *testing.T) {
 	}
 }
 
+// expectCut reads an end without the last chunk.
+func (o opened) expectCut(t *testing.T) {
+	t.Helper()
+	if rest, err := io.ReadAll(o); err != io.ErrUnexpectedEOF || len(rest) > 0 {
+		t.Fatalf("after the end: %q, %v", rest, err)
+	}
+}
+
 // TestNoEventWaitsForTheNext: each event is with the client before the upstream sends
 // another.
 func TestNoEventWaitsForTheNext(t *testing.T) {
@@ -202,7 +211,7 @@ func TestTerminators(t *testing.T) {
 			up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { chunks(conn, test.body) })
 			g := start(t, oneModel, up.Address())
 			a := g.post(test.path, request1)
-			if broken := strings.Contains(a.body, `"type":"error"`) || strings.Contains(a.body, "upstream_stream_broken"); broken == test.whole || a.err != nil {
+			if broken := strings.Contains(a.body, `"type":"error"`) || strings.Contains(a.body, "upstream_stream_broken"); broken == test.whole || (a.err != nil) != broken {
 				t.Errorf("%v %s", a.err, a.body)
 			}
 		})
@@ -257,6 +266,10 @@ func TestBrokenStreams(t *testing.T) {
 			a := g.post(test.path, request1)
 			if a.status != 200 || a.body != test.want {
 				t.Errorf("%d\ngot  %q\nwant %q", a.status, a.body, test.want)
+			}
+			// HTTP says it too, for clients that pass over events that they do not know.
+			if whole := test.name == "closed after the terminator"; (a.err == nil) != whole || !whole && !errors.Is(a.err, io.ErrUnexpectedEOF) {
+				t.Errorf("the body ended with %v", a.err)
 			}
 			if strings.Contains(a.body, "[DONE]") {
 				t.Error("a cut stream looks complete")
@@ -360,7 +373,7 @@ func TestKeepAliveBeforeTheFirstEvent(t *testing.T) {
 	}
 	next <- "close"
 	rest, err := io.ReadAll(s)
-	if got := strings.ReplaceAll(string(rest), sse.KeepAlive, ""); err != nil || got != "\n"+brokenEvent {
+	if got := strings.ReplaceAll(string(rest), sse.KeepAlive, ""); err != io.ErrUnexpectedEOF || got != "\n"+brokenEvent {
 		t.Errorf("got %q, %v", got, err)
 	}
 
@@ -368,7 +381,7 @@ func TestKeepAliveBeforeTheFirstEvent(t *testing.T) {
 	s.expect(t, sse.KeepAlive)
 	next <- "close"
 	rest, err = io.ReadAll(s)
-	if got := strings.ReplaceAll(string(rest), sse.KeepAlive, ""); err != nil || got != brokenEvent {
+	if got := strings.ReplaceAll(string(rest), sse.KeepAlive, ""); err != io.ErrUnexpectedEOF || got != brokenEvent {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
