@@ -69,6 +69,9 @@ func (s *stream) writeEvent() error {
 		if !e.Whole && !s.ended && s.r.route.terminated {
 			return nil // the stream ends here, and is broken: half an event helps nobody
 		}
+		if s.r.route.dialect == responses {
+			s.told.see(e.Data)
+		}
 		if !s.annotated {
 			if at := bytes.IndexByte(e.Data, '{'); at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {
 				s.annotated = true

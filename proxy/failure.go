@@ -150,7 +150,8 @@ type dialect uint8
 const (
 	openAI dialect = iota
 	anthropic
-	gemini // of paths that are not spoken here
+	responses // OpenAI's, with events of its own
+	gemini    // of paths that are not spoken here
 )
 
 // appendError writes f as the JSON body that d's clients read.

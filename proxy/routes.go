@@ -25,7 +25,7 @@ var builtin = []route{
 	{path: "/chat/completions", terminated: true, streamOptions: true},
 	{path: "/completions", terminated: true, texts: true},
 	{path: "/embeddings"},
-	{path: "/responses", terminated: true},
+	{path: "/responses", dialect: responses, terminated: true},
 	{path: "/messages", dialect: anthropic, terminated: true},
 	{path: "/messages/count_tokens", dialect: anthropic},
 	{path: "/images/generations"},

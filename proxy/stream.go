@@ -17,7 +17,7 @@ const (
 	// cutPause is between the error event and the end of a body that is cut. Many clients drop what
 	// they have received and not yet read when they see such an end (a WHATWG stream's queue is
 	// emptied by its error); the event must be read before.
-	cutPause = 50 * time.Millisecond
+	cutPause = 100 * time.Millisecond
 	// maxHeld bounds the comments that are kept back until the first event.
 	maxHeld = 64 << 10
 )
@@ -48,6 +48,8 @@ type stream struct {
 	holds  func(int) bool // hold, made once
 
 	silent time.Duration // how long there had been none when the head went out
+
+	told responseSeen // on /v1/responses
 
 	annotated bool
 	failed    pool.Cause // of an error that has passed as an event after the first; zero for none
@@ -403,17 +405,10 @@ func (s *stream) breakOff(err error) {
 	if !r.failure.left {
 		r.proxy.metrics.BrokenStreams.Inc()
 	} // else, half-closed, it may still read
-	event := r.scratch[:0]
-	if r.dialect() == anthropic {
-		event = append(event, "event: error\n"...)
-	}
-	event = append(event, "data: "...)
-	event = appendError(event, r.dialect(), r.failure)
-	event = append(event, "\n\n"...)
-	if s.writer.Write(event) == nil {
+	r.scratch = s.appendErrorEvent(r.scratch[:0], r.failure)
+	if s.writer.Write(r.scratch) == nil {
 		_ = s.writer.Flush()
 	}
-	r.scratch = event
 	r.conn.cutShort()
 }
 
@@ -434,6 +429,7 @@ func (s *stream) release() {
 	s.r, s.target, s.event, s.client.conn = nil, nil, sse.Event{}, nil
 	s.held, s.member = s.held[:0], s.member[:0]
 	s.failed = 0
+	s.told.clear()
 	s.annotated, s.ended, s.last, s.began, s.passing, s.fresh, s.until, s.came, s.drained = false, false, false, false, false, false, time.Time{}, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it
 	case <-s.first:

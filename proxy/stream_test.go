@@ -259,6 +259,23 @@ func TestBrokenStreams(t *testing.T) {
 			"event: message_start\ndata: {" + ours + ",\"type\":\"message_start\"}\n\n" +
 				"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"upstream up failed: its stream broke off\"}}\n\n"},
 	}
+	for _, responses := range []struct{ name, body, id, model, created, n, m string }{
+		{"the Responses API's", `{"type":"response.created","sequence_number":0,"response":{"id":"resp_1","created_at":17,"model":"m-1","status":"in_progress"}}` + "\n\n" +
+			`data: {"type":"response.output_text.delta","sequence_number" : 41,"delta":"\"sequence_number\":99"}` + "\n\n", "resp_1", "m-1", "17", "42", "43"},
+		{"the Responses API's, without numbers", `{"type":"x"}` + "\n\n", "", "", "0", "0", "1"},
+		{"the Responses API's, with odd values", `{"type":"x","sequence_number":"9","response":{"id":7,"created_at":"x","model":"` + strings.Repeat("m", 300) + `"}}` + "\n\n", "", "", "0", "0", "1"},
+	} {
+		const message = "upstream up failed: its stream broke off"
+		tests = append(tests, tests[0])
+		test := &tests[len(tests)-1]
+		test.name, test.path, test.answer = responses.name, "/v1/responses", cut("data: "+responses.body)
+		test.want = "data: {" + ours + "," + responses.body[1:] +
+			`event: error` + "\n" + `data: {"type":"error","code":"upstream_stream_broken","message":"` + message + `","param":null,"sequence_number":` + responses.n + "}\n\n" +
+			`event: response.failed` + "\n" + `data: {"type":"response.failed","sequence_number":` + responses.m + `,"response":{"id":"` + responses.id +
+			`","object":"response","created_at":` + responses.created + `,"status":"failed","error":{"code":"upstream_stream_broken","message":"` + message +
+			`"},"incomplete_details":null,"instructions":null,"metadata":{},"model":"` + responses.model +
+			`","output":[],"parallel_tool_calls":true,"temperature":null,"tool_choice":"auto","tools":[],"top_p":null,"usage":null}}` + "\n\n"
+	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			up := upstreamtest.NewRaw(t, test.answer)
