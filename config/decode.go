@@ -9,15 +9,14 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v4"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 )
 
 // The library decodes too, but stops at the first error; this walk over its syntax
 // tree goes on, so that an operator sees everything at once.
 
 type position struct{ line, column int }
-
-func positionOf(n *yaml.Node) position { return position{max(1, n.Line), max(1, n.Column)} }
 
 const (
 	// maxNodes bounds the work that aliases of aliases can ask for.
@@ -44,8 +43,9 @@ type decoder struct {
 	expanded      map[string]bool   // paths whose text came from the environment or a file
 	emptied       map[string]string // paths whose text was empty once expanded, and how the file has it
 	expandedBytes int
-	mended        int // mistakes that were set aside
-	mending       int // bytes that were parsed again for it
+	rest          map[*token.Token][]ast.Node // later siblings, by the first token of their mapping or list
+	long          map[*token.Token]int        // the true lengths of names that were cut short
+	aliases       map[*ast.AliasNode]ast.Node // what each stands for
 	nodes         int
 	depth         int
 	endless       bool // maxNodes or maxDepth was passed, and that was said
@@ -103,7 +103,7 @@ func quoted(value string) string {
 	return strconv.Quote(value)
 }
 
-func (d *decoder) decodeInto(cfg *Config, n *yaml.Node) { d.decode("", n, reflect.ValueOf(cfg).Elem()) }
+func (d *decoder) decodeInto(cfg *Config, n ast.Node) { d.decode("", n, reflect.ValueOf(cfg).Elem()) }
 
 var (
 	durationType = reflect.TypeFor[Duration]()
@@ -116,7 +116,7 @@ var (
 )
 
 // decode puts what n says into v, or adds findings. A null leaves v at its default.
-func (d *decoder) decode(path string, n *yaml.Node, v reflect.Value) {
+func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
 	d.nodes++
 	d.depth++
 	defer func() { d.depth-- }()
@@ -127,15 +127,24 @@ func (d *decoder) decode(path string, n *yaml.Node, v reflect.Value) {
 	if _, known := d.positions[path]; !known {
 		d.positions[path] = at
 	}
-	switch {
-	case n.Kind == yaml.AliasNode:
-		d.decode(path, n.Alias, v)
+	n = unanchored(n)
+	switch n := n.(type) {
+	case *ast.AliasNode:
+		if target, ok := d.aliases[n]; ok {
+			d.decode(path, target, v)
+		} else {
+			d.refusedPaths[path] = true // there is a finding already
+		}
 		return
-	case n.Style&yaml.TaggedStyle != 0 && !plainTags[n.Tag]:
+	case *ast.TagNode:
+		if plainTags[n.Start.Value] {
+			d.decode(path, tagged(n), v)
+			return
+		}
 		// The text is not quoted, as a secret may begin with an exclamation mark.
 		d.add(at, path, "a tag (!…) that is not known; quote a value that begins with an exclamation mark")
 		return
-	case isNull(n):
+	case *ast.NullNode:
 		return
 	}
 	switch {
@@ -159,7 +168,23 @@ func (d *decoder) decode(path string, n *yaml.Node, v reflect.Value) {
 
 var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!bool": true, "!!float": true, "!!map": true, "!!seq": true}
 
-func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+// unanchored is n without an anchor before it.
+func unanchored(n ast.Node) ast.Node {
+	if anchored, ok := n.(*ast.AnchorNode); ok {
+		return anchored.Value
+	}
+	return n
+}
+
+// tagged is what n stands before: a text, if n says so.
+func tagged(n *ast.TagNode) ast.Node {
+	if scalar, ok := n.Value.(ast.ScalarNode); ok && n.Start.Value == "!!str" {
+		if t := scalar.GetToken(); t.Type == token.NullType || t.Type == token.BoolType {
+			return ast.String(token.String(t.Value, t.Origin, t.Position))
+		}
+	}
+	return n.Value
+}
 
 func newDefault(t reflect.Type) reflect.Value {
 	v := reflect.New(t)
@@ -172,10 +197,10 @@ func newDefault(t reflect.Type) reflect.Value {
 	return v
 }
 
-func (d *decoder) fields(path string, n *yaml.Node, v reflect.Value) {
+func (d *decoder) fields(path string, n ast.Node, v reflect.Value) {
 	known := map[string]reflect.Value{}
 	fieldsOf(v, known)
-	d.pairs(path, n, func(name, path string, at position, value *yaml.Node) {
+	d.pairs(path, n, func(name, path string, at position, value ast.Node) {
 		field, ok := known[name]
 		if !ok {
 			names := make([]string, 0, len(known))
@@ -206,11 +231,11 @@ func fieldsOf(v reflect.Value, known map[string]reflect.Value) {
 	}
 }
 
-func (d *decoder) entries(path string, n *yaml.Node, v reflect.Value) {
+func (d *decoder) entries(path string, n ast.Node, v reflect.Value) {
 	if v.IsNil() {
 		v.Set(reflect.MakeMap(v.Type()))
 	}
-	d.pairs(path, n, func(name, path string, _ position, value *yaml.Node) {
+	d.pairs(path, n, func(name, path string, _ position, value ast.Node) {
 		entry := newDefault(v.Type().Elem()).Elem()
 		if entry.Kind() == reflect.Pointer {
 			entry.Set(newDefault(entry.Type().Elem()))
@@ -221,30 +246,37 @@ func (d *decoder) entries(path string, n *yaml.Node, v reflect.Value) {
 }
 
 // pairs calls f for each pair of the mapping n, those of merged mappings last.
-func (d *decoder) pairs(path string, n *yaml.Node, f func(name, path string, at position, value *yaml.Node)) {
+func (d *decoder) pairs(path string, n ast.Node, f func(name, path string, at position, value ast.Node)) {
 	seen := map[string]position{}
-	var walk func(n *yaml.Node, merged bool)
-	walk = func(n *yaml.Node, merged bool) {
+	var walk func(n ast.Node, merged bool)
+	walk = func(n ast.Node, merged bool) {
 		d.nodes++
 		d.depth++
 		defer func() { d.depth-- }()
-		switch at := positionOf(n); {
-		case d.over(at, path):
+		at := positionOf(n)
+		if d.over(at, path) {
 			return
-		case n.Kind == yaml.AliasNode:
-			walk(n.Alias, merged)
+		}
+		var m *ast.MappingNode
+		switch n := unanchored(n).(type) {
+		case *ast.AliasNode:
+			if target, ok := d.aliases[n]; ok {
+				walk(target, merged)
+			}
 			return
-		case n.Kind != yaml.MappingNode:
+		case *ast.MappingNode:
+			m = n
+		default:
 			d.add(at, path, "must be a mapping (name: value), not %s", describe(n))
 			return
 		}
-		var merges []*yaml.Node
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key, value := n.Content[i], n.Content[i+1]
+		var merges []ast.Node
+		for _, pair := range m.Values {
+			key, value := plainKey(pair.Key), pair.Value
 			if d.nodes++; d.over(positionOf(key), path) {
 				return // one mapping can be merged into many
 			}
-			if key.ShortTag() == "!!merge" {
+			if _, merge := key.(*ast.MergeKeyNode); merge {
 				merges = append(merges, value)
 				continue
 			}
@@ -274,26 +306,38 @@ func (d *decoder) pairs(path string, n *yaml.Node, f func(name, path string, at 
 	walk(n, false)
 }
 
-func (d *decoder) nameOf(path string, key *yaml.Node) (name string, ok bool) {
-	switch {
-	case key.Kind != yaml.ScalarNode, key.Anchor != "", key.Style&yaml.TaggedStyle != 0, isNull(key):
-		d.add(positionOf(key), path, "a name must be plain, without anchor, tag or question mark")
-	case len(key.Value) > maxName:
-		d.add(positionOf(key), path, "a name must have at most %d bytes, not %d", maxName, len(key.Value))
-	default:
-		return key.Value, true
+// plainKey is the key behind a question mark.
+func plainKey(key ast.Node) ast.Node {
+	if marked, ok := key.(*ast.MappingKeyNode); ok {
+		return marked.Value
 	}
-	return "", false
+	return key
 }
 
-func (d *decoder) items(path string, n *yaml.Node, v reflect.Value) {
-	if n.Kind != yaml.SequenceNode {
+func (d *decoder) nameOf(path string, key ast.Node) (name string, ok bool) {
+	switch key.(type) {
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		name = key.GetToken().Value
+	default:
+		d.add(positionOf(key), path, "a name must be plain, without anchor, tag or question mark")
+		return "", false
+	}
+	if n := max(len(name), d.long[key.GetToken()]); n > maxName {
+		d.add(positionOf(key), path, "a name must have at most %d bytes, not %d", maxName, n)
+		return "", false
+	}
+	return name, true
+}
+
+func (d *decoder) items(path string, n ast.Node, v reflect.Value) {
+	list, ok := n.(*ast.SequenceNode)
+	if !ok {
 		d.add(positionOf(n), path, "must be a list, not %s", describe(n))
 		return
 	}
-	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
-	for i, item := range n.Content {
-		d.decode(path+"["+strconv.Itoa(i)+"]", item, list.Index(i))
+	values := reflect.MakeSlice(v.Type(), len(list.Values), len(list.Values))
+	for i, item := range list.Values {
+		d.decode(path+"["+strconv.Itoa(i)+"]", item, values.Index(i))
 	}
-	v.Set(list)
+	v.Set(values)
 }

@@ -1,18 +1,15 @@
 package config
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v4"
+	"github.com/goccy/go-yaml/ast"
 )
 
 // Finding is one thing that is wrong with a file.
@@ -72,7 +69,7 @@ func Load(ctx context.Context, path string) (*Config, Digest, error) {
 
 func parse(ctx context.Context, path string, b []byte, env func(string) (string, bool)) (*Config, Digest, error) {
 	d := &decoder{ctx: ctx, file: path, env: env, positions: map[string]position{}, expanded: map[string]bool{}, emptied: map[string]string{},
-		refusedPaths: map[string]bool{}, files: map[string]bool{}, digest: sha256.New()}
+		refusedPaths: map[string]bool{}, files: map[string]bool{}, aliases: map[*ast.AliasNode]ast.Node{}, digest: sha256.New()}
 	d.addDigest(path, b)
 	cfg := Default()
 	body, valid := d.document(b)
@@ -104,59 +101,4 @@ func parse(ctx context.Context, path string, b []byte, env func(string) (string,
 func (d *decoder) addDigest(name string, content []byte) {
 	fmt.Fprintf(d.digest, "%d %s %d ", len(name), name, len(content))
 	d.digest.Write(content)
-}
-
-// document parses the YAML and returns its one document's body, nil for an empty one. It is not
-// valid if the file is no YAML: then nothing more can be said of it.
-func (d *decoder) document(b []byte) (body *yaml.Node, valid bool) {
-	defer func() {
-		// A configuration must never end the process, whatever the parser makes of it.
-		if r := recover(); r != nil {
-			d.add(position{1, 1}, "", "not YAML that can be read: %v", r)
-			body, valid = nil, false
-		}
-	}()
-	mendable := !bytes.ContainsRune(b, setAside)
-	for {
-		bodies, err := documents(b)
-		if err == nil && len(bodies) > 1 {
-			d.add(positionOf(bodies[1]), "", "a second document; the file must hold one")
-		}
-		if err == nil {
-			return append(bodies, nil)[0], true
-		}
-		var bad *yaml.LoadError
-		if !errors.As(err, &bad) {
-			d.add(position{1, 1}, "", "not YAML that can be read")
-			return nil, false
-		}
-		mended, ok := b, false
-		if mendable {
-			mended, ok = d.mend(b, bad)
-		}
-		if !ok {
-			message, _, _ := strings.Cut(bad.Message, " '") // an anchor's name may be a secret
-			if !strings.HasPrefix(bad.Message, "unknown anchor") {
-				message = bad.Message
-			}
-			d.add(position{max(1, bad.Mark.Line), max(1, bad.Mark.Column)}, "", "not valid YAML: %s", message)
-			return nil, false
-		}
-		b = mended
-	}
-}
-
-// documents are the bodies of the documents in b, but for empty ones; of more than two the first two.
-func documents(b []byte) (bodies []*yaml.Node, err error) {
-	loader, err := yaml.NewLoader(bytes.NewReader(b))
-	for err == nil && len(bodies) < 2 {
-		var document yaml.Node
-		if err = loader.Load(&document); err == nil && len(document.Content) > 0 && !isNull(document.Content[0]) {
-			bodies = append(bodies, document.Content[0])
-		}
-	}
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return bodies, err
 }

@@ -2,76 +2,82 @@ package config
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"go.yaml.in/yaml/v4"
+	"github.com/goccy/go-yaml/token"
 )
 
-// The parser stops at its first error. Two mistakes are common and easy to set aside, so that
-// everything else in the file is checked too: ${NAME} without quotes inside {…} or […], where the
-// brace is YAML's, and a value that begins with an asterisk, which is an alias.
+// The parser stops at its first error. One mistake is common and easy to set aside, so that everything
+// else in the file is checked too: ${NAME} without quotes inside {…} or […], where the brace is YAML's.
 
 // setAside stands in the text for what has been reported and set aside. It is a private-use
 // character; a file that has it is not mended.
 const setAside = '\uE000'
 
-// maxMended bounds how many mistakes are set aside, and maxMending the bytes that are parsed again
-// to go on after them.
-const (
-	maxMended  = 100
-	maxMending = maxFile
-)
+// maxMendings bounds how often a file is scanned again: what is set aside can uncover more.
+const maxMendings = 4
 
-// mend adds a finding for the mistake that the parser has stopped at, and returns b without it;
-// false for any other mistake.
-func (d *decoder) mend(b []byte, bad *yaml.LoadError) (mended []byte, ok bool) {
-	at, found := offsetOf(b, bad.Mark.Line, bad.Mark.Column)
-	d.mended++
-	d.mending += len(b)
-	if !found || d.mended > maxMended || d.mending > maxMending {
-		return nil, false
+// mended is the tokens of b. Mistakes that can be set aside are added as findings, and are not in it.
+func (d *decoder) mended(b []byte) (token.Tokens, error) {
+	tokens, err := scan(string(b))
+	if bytes.ContainsRune(b, setAside) {
+		return tokens, err
 	}
-	where := position{bad.Mark.Line, bad.Mark.Column}
-	switch rest := b[at:]; {
-	case rest[0] == '*' && strings.HasPrefix(bad.Message, "unknown anchor"):
-		d.add(where, "", "an alias (*…) without its anchor; quote a value that begins with an asterisk")
-		return replaced(b, at, at+1), true
-	case rest[0] == '{' && at > 0 && b[at-1] == '$':
-		length := bytes.IndexAny(rest, "}\n")
-		if length < 0 || rest[length] == '\n' {
-			return nil, false
+	for range maxMendings {
+		without, found := d.mend(b, tokens)
+		if !found {
+			break
 		}
-		name, _, _ := strings.Cut(string(rest[1:length]), ":-")
+		b = without
+		tokens, err = scan(string(b))
+	}
+	return tokens, err
+}
+
+// mend adds a finding for each ${NAME} in b whose brace is one of the tokens, and returns b without.
+func (d *decoder) mend(b []byte, tokens token.Tokens) (mended []byte, found bool) {
+	c, done := cursor{text: b, line: 1, column: 1}, 0
+	for _, t := range tokens {
+		if t.Type != token.MappingStartType || !c.moveTo(t.Position) || c.at <= done || b[c.at] != '{' || b[c.at-1] != '$' {
+			continue
+		}
+		at := c.at
+		length := bytes.IndexAny(b[at:min(len(b), at+maxName)], "}\n")
+		if length < 0 || b[at+length] == '\n' {
+			continue
+		}
+		name, _, _ := strings.Cut(string(b[at+1:at+length]), ":-")
 		if !envName.MatchString(name) {
 			name = "…" // it may be a secret
 		}
-		where.column--
-		d.add(where, "", `${%s} must be in quotes inside {…} and […], as in "${%[1]s}"`, name)
-		return replaced(b, at-1, at+length+1), true
+		d.add(position{t.Position.Line, t.Position.Column - 1}, "",
+			`${%s} must be in quotes inside {…} and […], as in "${%[1]s}"`, name)
+		mended = append(append(mended, b[done:at-1]...), replacement(b[at-1:at+length+1])...)
+		done, found = at+length+1, true
 	}
-	return nil, false
+	return append(mended, b[done:]...), found
 }
 
-// offsetOf is where a line and column, in characters from 1, is in b.
-func offsetOf(b []byte, line, column int) (at int, ok bool) {
-	for range line - 1 {
-		end := bytes.IndexByte(b[at:], '\n')
-		if end < 0 {
-			return 0, false
+// cursor goes through text.
+type cursor struct {
+	text             []byte
+	at, line, column int
+}
+
+// moveTo goes on to p, and reports whether it is there.
+func (c *cursor) moveTo(p *token.Position) bool {
+	for c.at < len(c.text) && (position{c.line, c.column}).before(position{p.Line, p.Column}) {
+		r, size := utf8.DecodeRune(c.text[c.at:])
+		c.at += size
+		if c.column++; r == '\n' {
+			c.line, c.column = c.line+1, 1
 		}
-		at += end + 1
 	}
-	for range column - 1 {
-		_, size := utf8.DecodeRune(b[at:])
-		at += size
-	}
-	return at, line > 0 && column > 0 && at < len(b)
+	return c.at < len(c.text) && c.line == p.Line && c.column == p.Column
 }
 
-// replaced is b with setAside and then as many characters as there were, so that no column changes.
-func replaced(b []byte, from, to int) []byte {
-	fill := append([]byte(string(setAside)), bytes.Repeat([]byte{'x'}, utf8.RuneCount(b[from:to])-1)...)
-	return slices.Concat(b[:from], fill, b[to:])
+// replacement is setAside and then as many characters as there were, so that no column changes.
+func replacement(old []byte) []byte {
+	return append([]byte(string(setAside)), bytes.Repeat([]byte{'x'}, utf8.RuneCount(old)-1)...)
 }

@@ -9,12 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v4"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 )
 
 // scalar puts a string, number or boolean into v. What stands in the file, never what
 // it expands to, is quoted in findings: it may be a secret.
-func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
+func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 	at := positionOf(n)
 	raw, typed, ok := scalarText(n)
 	if !ok {
@@ -36,7 +37,7 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 			d.emptied[path] = raw
 		}
 	}
-	switch isBool := n.ShortTag() == "!!bool"; {
+	switch _, isBool := n.(*ast.BoolNode); {
 	case v.Type() == urlType:
 		if !putURL(v, text) {
 			d.add(at, path, "must be %s", wanted(v)) // not quoted: it may hold a password
@@ -56,9 +57,16 @@ func (d *decoder) scalar(path string, n *yaml.Node, v reflect.Value) {
 
 // scalarText is the text of a scalar; typed is false for one in quotes, which is text and
 // no number, whatever it looks like.
-func scalarText(n *yaml.Node) (text string, typed, ok bool) {
-	const inQuotes = yaml.DoubleQuotedStyle | yaml.SingleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
-	return n.Value, n.Style&inQuotes == 0, n.Kind == yaml.ScalarNode
+func scalarText(n ast.Node) (text string, typed, ok bool) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, n.Token.Type == token.StringType, true
+	case *ast.LiteralNode:
+		return n.Value.Value, false, true
+	case ast.ScalarNode:
+		return n.GetToken().Value, true, true
+	}
+	return "", false, false
 }
 
 // put reads text as v's type. False, and v unchanged, if it cannot be.
@@ -120,17 +128,15 @@ func wanted(v reflect.Value) string {
 }
 
 // describe names what n is, without its text: it may be a secret in the wrong place.
-func describe(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
+func describe(n ast.Node) string {
+	switch n.(type) {
+	case *ast.MappingNode:
 		return "a mapping"
-	case yaml.SequenceNode:
+	case *ast.SequenceNode:
 		return "a list"
-	}
-	switch n.ShortTag() {
-	case "!!int", "!!float":
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		return "a number"
-	case "!!bool":
+	case *ast.BoolNode:
 		return "true or false"
 	}
 	return "a string"
