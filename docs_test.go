@@ -20,7 +20,7 @@ import (
 
 // documents are in the order in which they are read.
 var documents = []string{"README.md", "docs/config.md", "docs/clients.md", "docs/limits.md", "docs/resilience.md", "docs/operations.md",
-	"docs/metrics.md", "docs/scale.md", "docs/architecture.md", "docs/performance.md"}
+	"docs/metrics.md", "docs/scale.md", "docs/architecture.md", "docs/security.md", "docs/performance.md"}
 
 // blocks are a document's fenced blocks of a kind, as in ```sh.
 func blocks(text, kind string) (all []string) {

@@ -1,7 +1,8 @@
-// Package limiter counts what one gateway key may do: a sliding window of
-// admissions and a gate for what is in flight. Both are lock-free, never
-// allocate, and know neither HTTP nor a clock of their own: time is an argument,
-// the time elapsed on the caller's monotonic clock since an origin of its choice.
+// Package limiter counts what one gateway key may do. Window (a sliding window of
+// admissions), Gate (what is in flight) and Lease are lock-free. Ledger (a window of
+// amounts, which refunds are taken off again) and Queue (turns at a full upstream) take
+// a lock of their own. None of them knows HTTP or has a clock: time is an argument, the
+// time elapsed on the caller's monotonic clock since an origin of its choice.
 //
 // # What a Window promises
 //
