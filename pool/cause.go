@@ -23,7 +23,8 @@ const (
 	StatusRefused                  // an HTTP error status
 	CredentialRefused              // 401, 402 or 403: the gateway's own credential was refused
 	Redirected                     // a redirect, which is never followed
-	ErrorEvent                     // a stream whose first event is an error
+	ErrorEvent                     // a stream whose first event is an error, or a plain 2xx with an error in it
+	NoAnswer                       // a 2xx with nothing in it, or with what is not JSON under that type
 	StreamBroken                   // a stream broke off, stalled or ended without a terminator
 	ClientLeft                     // ended from this side, as those below are: the client has gone
 	ShuttingDown                   // the process ends
@@ -33,7 +34,7 @@ const (
 
 var causeNames = [causes]string{
 	"connect_failed", "connect_timeout", "tls_failed", "connection_lost", "first_byte_timeout", "response_timeout",
-	"malformed_response", "response_broken", "status", "credential_refused", "redirect", "error_event", "stream_broken", "client_left", "shutting_down", "gateway_failed",
+	"malformed_response", "response_broken", "status", "credential_refused", "redirect", "error_event", "no_answer", "stream_broken", "client_left", "shutting_down", "gateway_failed",
 }
 
 func (c Cause) String() string { return causeNames[c] }

@@ -9,7 +9,7 @@ import (
 func (s *stream) appendErrorEvent(dst []byte, f *failure) []byte {
 	switch d := s.r.dialect(); d {
 	case responses:
-		return s.told.appendFailed(s.told.appendError(dst, f), f)
+		return s.seen.appendFailed(s.seen.appendError(dst, f), f)
 	case anthropic:
 		dst = append(dst, "event: error\n"...)
 		fallthrough

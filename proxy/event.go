@@ -9,16 +9,15 @@ import (
 // isEvent reports whether the block is a first event: comments and pings are not.
 func (s *stream) isEvent() bool { return s.event.HasData() && !bytes.Equal(s.event.Name, ping) }
 
-// isError reports a first event that says that there will be no answer.
-func (s *stream) isError() error {
-	if bytes.Equal(s.event.Name, errorName) {
-		return errErrorEvent
-	}
-	if !mayName(s.event.Data, errorMember) {
-		return nil
-	}
-	if !isNull(memberOf(s.event.Data, "error")) || isText(memberOf(s.event.Data, "type"), "error") {
-		return errErrorEvent
+// refusal is the error that a first event is where it says that there will be no answer.
+func (s *stream) refusal() error {
+	e := &s.event
+	status, is := told(e.Data)
+	switch {
+	case is || bytes.Equal(e.Name, errorName):
+		return &pool.Error{Cause: pool.ErrorEvent, Err: &toldError{status, bytes.Clone(e.Data)}}
+	case bytes.Equal(bytes.TrimSpace(e.Data), doneData):
+		return errNoText
 	}
 	return nil
 }
@@ -27,11 +26,12 @@ func (s *stream) isError() error {
 // Responses API's end of an answer that failed.
 func (s *stream) noteError() {
 	data := s.event.Data
-	if s.isError() == nil && !(bytes.Contains(data, responseFailed) && isText(memberOf(data, "type"), "response.failed")) {
+	status, is := told(data)
+	if !is && !bytes.Equal(s.event.Name, errorName) && !(bytes.Contains(data, responseFailed) && isText(memberOf(data, "type"), "response.failed")) {
 		return
 	}
 	s.failed = pool.StreamBroken
-	if isText(memberOf(memberOf(data, "error"), "type"), "invalid_request_error") {
+	if status/100 == 4 {
 		s.failed = pool.ErrorEvent // which the target's breaker does not count
 	}
 }
@@ -70,7 +70,7 @@ func (s *stream) writeEvent() error {
 			return nil // the stream ends here, and is broken: half an event helps nobody
 		}
 		if s.r.route.dialect == responses {
-			s.told.see(e.Data)
+			s.seen.see(e.Data)
 		}
 		if !s.annotated {
 			if at := bytes.IndexByte(e.Data, '{'); at >= 0 && len(bytes.Trim(e.Data[:at], " \t")) == 0 {

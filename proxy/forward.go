@@ -201,16 +201,8 @@ var errTooManyHops = fmt.Errorf("its Connection headers have more than %d names"
 // refused ends an attempt that got an HTTP error: it is the client's answer if nothing else
 // can be, and kept for that while something else still may.
 func (r *request) refused(a *attempt) verdict {
-	a.took, a.failed, a.cause = time.Since(a.began), true, pool.StatusRefused
-	a.retryAfter = retryAfter(&r.exchange.Response, time.Now())
-	if a.status == 429 && a.retryAfter > 0 {
-		a.target.Rest(r.proxy.clock(), a.retryAfter)
-	}
-	if !ownFault(a.status) {
-		a.target.Upstream.Failed(a.cause)
-	}
-	v := r.verdict(a)
-	if v == over || r.last && v != otherTarget || r.lastModel && v == onward {
+	v := r.noteRefused(a)
+	if r.endsWith(v) {
 		return r.reply(a)
 	}
 	r.failed = upstreamFailure(a.cause, a.target.Upstream.Name, errStatus(a.status))
@@ -219,6 +211,24 @@ func (r *request) refused(a *attempt) verdict {
 		return r.lost(a, &pool.Error{Cause: cause, Err: errStatus(a.status)})
 	}
 	return v
+}
+
+// endsWith reports whether nothing else can be tried after an attempt with this verdict.
+func (r *request) endsWith(v verdict) bool {
+	return v == over || r.last && v != otherTarget || r.lastModel && v == onward
+}
+
+// noteRefused notes an HTTP error and says what it means.
+func (r *request) noteRefused(a *attempt) verdict {
+	a.took, a.failed, a.cause = time.Since(a.began), true, pool.StatusRefused
+	a.retryAfter = retryAfter(&r.exchange.Response, time.Now())
+	if a.status == 429 && a.retryAfter > 0 {
+		a.target.Rest(r.proxy.clock(), a.retryAfter)
+	}
+	if !ownFault(a.status) {
+		a.target.Upstream.Failed(a.cause)
+	}
+	return r.verdict(a)
 }
 
 type errStatus int

@@ -88,8 +88,14 @@ func (r *request) reply(a *attempt) verdict {
 	if !ended {
 		return r.replyAsItComes(a, body, length+added)
 	}
-	if whole && !a.failed && len(x.Response.ContentEncoding()) == 0 {
-		r.readUsage(body)
+	if !a.failed && a.status/100 == 2 {
+		plain := whole && len(x.Response.ContentEncoding()) == 0
+		if v, is := r.checkAnswer(a, body, plain); !is {
+			return v
+		}
+		if plain {
+			r.readUsage(body)
+		}
 	}
 	r.copyHead(a)
 	r.replied()

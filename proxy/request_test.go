@@ -426,11 +426,11 @@ func TestAnnotation(t *testing.T) {
 		{"empty object", "application/json", `{}`, `{` + member + `}`},
 		{"empty object with space", "application/json", "{ \n}", `{` + member + " \n}"},
 		{"array", "application/json", `[1]`, `[1]`},
-		{"no body", "application/json", ``, ``},
+		{"no body", "application/json", ``, ``}, // which is no answer
 		{"text that is an object", "text/plain", `{"a":1}`, `{` + member + `,"a":1}`},
 		{"no content type", "", `{"a":1}`, `{` + member + `,"a":1}`},
 		{"text", "text/plain", `hello`, `hello`},
-		{"not quite JSON", "application/json", `{"a":`, `{` + member + `,"a":`},
+		{"not quite JSON", "application/json", `{"a":`, ``},
 		{"larger than limits.response", "application/json", long, `{` + member + `,` + long[1:]},
 		{"large and not JSON", "audio/mpeg", strings.Repeat("\x00\xff", 100_000), strings.Repeat("\x00\xff", 100_000)},
 	}
@@ -460,9 +460,13 @@ func TestAnnotation(t *testing.T) {
 				})
 				g := start(t, oneModel+"limits: {response: 2KiB}\n", up.Address())
 				a := g.post("/v1/chat/completions", `{"model":"m"}`)
-				if framing == "close" && test.name == "not quite JSON" {
+				switch {
+				case test.name == "not quite JSON" && framing == "close":
 					// Cut or not, nobody can tell; it must not look whole.
 					errorRow{502, "upstream_error", "", "upstream_error", "broke off"}.check(t, a)
+					return
+				case test.name == "not quite JSON", test.name == "no body":
+					errorRow{502, "upstream_error", "", "upstream_error", "no answer in it"}.check(t, a)
 					return
 				}
 				if a.status != 200 || a.err != nil || a.body != test.want {
@@ -488,7 +492,7 @@ func TestAnnotation(t *testing.T) {
 func TestUpstreamStatuses(t *testing.T) {
 	const body = `{"error":{"message":"theirs","type":"x"}}`
 	const annotated = `{"gateway":{"model":"m","upstream":"up","attempts":1},"error":{"message":"theirs","type":"x"}}`
-	for _, status := range []string{"201 Created", "400 Bad Request", "404 Not Found", "429 Too Many Requests", "500 Internal Server Error", "529 Overloaded"} {
+	for _, status := range []string{"400 Bad Request", "404 Not Found", "429 Too Many Requests", "500 Internal Server Error", "529 Overloaded"} {
 		up := upstreamtest.NewRaw(t, upstreamtest.Reply(reply(status, "application/json", body)))
 		g := start(t, oneModel, up.Address())
 		a := g.post("/v1/chat/completions", `{"model":"m"}`)
@@ -498,6 +502,10 @@ func TestUpstreamStatuses(t *testing.T) {
 		if trail := a.header.Get("X-Sluice-Trail"); !strings.HasPrefix(trail, "m@up;"+status[:3]+";") {
 			t.Errorf("%s: trail %q", status, trail)
 		}
+	}
+	created := upstreamtest.NewRaw(t, upstreamtest.Reply(reply("201 Created", "application/json", okBody)))
+	if a := start(t, oneModel, created.Address()).post("/v1/chat/completions", `{"model":"m"}`); a.status != 201 || a.body != okAnnotated {
+		t.Errorf("201: %d %s", a.status, a.body)
 	}
 	for status, says := range map[string]string{"401 Unauthorized": "credential", "402 Payment Required": "credential", "403 Forbidden": "credential",
 		"301 Moved Permanently": "redirect", "307 Temporary Redirect": "redirect"} {

@@ -16,22 +16,24 @@ type route struct {
 	terminated bool
 	// streamOptions: a stream's usage is told to who asks for it in stream_options.
 	streamOptions bool
+	// json: a plain answer is JSON, so that an empty one is none.
+	json bool
 	// texts: a stream's events have their text under "text", not in a "delta".
 	texts bool
 }
 
 // builtin are the paths that every gateway has.
 var builtin = []route{
-	{path: "/chat/completions", terminated: true, streamOptions: true},
-	{path: "/completions", terminated: true, texts: true},
-	{path: "/embeddings"},
-	{path: "/responses", dialect: responses, terminated: true},
-	{path: "/messages", dialect: anthropic, terminated: true},
-	{path: "/messages/count_tokens", dialect: anthropic},
-	{path: "/images/generations"},
+	{path: "/chat/completions", json: true, terminated: true, streamOptions: true},
+	{path: "/completions", json: true, terminated: true, texts: true},
+	{path: "/embeddings", json: true},
+	{path: "/responses", json: true, dialect: responses, terminated: true},
+	{path: "/messages", json: true, dialect: anthropic, terminated: true},
+	{path: "/messages/count_tokens", json: true, dialect: anthropic},
+	{path: "/images/generations", json: true},
 	{path: "/audio/speech"},
-	{path: "/moderations"},
-	{path: "/rerank"},
+	{path: "/moderations", json: true},
+	{path: "/rerank", json: true},
 }
 
 // newRouter compiles the routes of s.

@@ -49,7 +49,7 @@ type stream struct {
 
 	silent time.Duration // how long there had been none when the head went out
 
-	told responseSeen // on /v1/responses
+	seen responseSeen // on /v1/responses
 
 	annotated bool
 	failed    pool.Cause // of an error that has passed as an event after the first; zero for none
@@ -75,6 +75,15 @@ func (p *Proxy) acquireStream() *stream {
 // replyStream passes an event stream on once its first event is there. With nothing left to
 // try, the head goes out without it after a silence of stream_keepalive.
 func (r *request) replyStream(a *attempt) verdict {
+	if err := r.beginStream(a); err != nil {
+		return r.lostStream(a, err)
+	}
+	return answered
+}
+
+// beginStream waits for the first event and hands the request over to the stream. After an error the
+// stream is done with it.
+func (r *request) beginStream(a *attempt) error {
 	s := r.proxy.acquireStream()
 	s.r, s.target = r, a.target
 	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
@@ -111,7 +120,7 @@ func (r *request) replyStream(a *attempt) verdict {
 	case err := <-s.first:
 		received = true
 		if err != nil {
-			return r.lostStream(a, err)
+			return err
 		}
 	case <-silence:
 		s.silent = keepalive
@@ -126,7 +135,7 @@ func (r *request) replyStream(a *attempt) verdict {
 	r.conn.streamed.Store(s)
 	r.handOver()
 	decided = true
-	return answered
+	return nil
 }
 
 // begin is the verdict to pass on. head is the answer's, which the server has written; nil if it
@@ -155,6 +164,16 @@ func (r *request) lostStream(a *attempt, err error) verdict {
 		r.giveUp()
 		r.failed = r.outOfMemory()
 		return over
+	}
+	var e *toldError
+	if errors.As(err, &e) {
+		if len(e.object) > 0 && e.object[0] == '{' {
+			e.object = r.annotated(e.object)
+			r.exchange.Response.SetContentType("application/json")
+		} else {
+			e.status = 0
+		}
+		return r.toldBy(a, e)
 	}
 	cause := streamCause(err, false)
 	if cause == pool.StreamBroken {
@@ -239,7 +258,7 @@ func (s *stream) readFirst() (err error) {
 				return errNoEvent // half of one
 			}
 			s.began = true
-			return s.isError()
+			return s.refusal()
 		}
 		if len(s.held)+len(s.event.Raw) <= maxHeld {
 			s.held = append(s.held, s.event.Raw...)
@@ -276,7 +295,6 @@ func (s *stream) flush() error {
 
 var (
 	errNoEvent    = &pool.Error{Cause: pool.StreamBroken, Err: errors.New("the stream ended before its first event")}
-	errErrorEvent = &pool.Error{Cause: pool.ErrorEvent, Err: errors.New("the first event is an error")}
 	errLaterError = errors.New("an event after the first is an error")
 	errPanic      = errors.New("panic in a stream")
 	errTotal      = errors.New("timeouts.stream_total is over")
@@ -429,7 +447,7 @@ func (s *stream) release() {
 	s.r, s.target, s.event, s.client.conn = nil, nil, sse.Event{}, nil
 	s.held, s.member = s.held[:0], s.member[:0]
 	s.failed = 0
-	s.told.clear()
+	s.seen.clear()
 	s.annotated, s.ended, s.last, s.began, s.passing, s.fresh, s.until, s.came, s.drained = false, false, false, false, false, false, time.Time{}, time.Time{}, time.Time{}
 	select { // not received where the handler did not wait for it
 	case <-s.first:

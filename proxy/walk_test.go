@@ -59,7 +59,7 @@ func TestEscapedNames(t *testing.T) {
 		chunks(conn, `data: {"\u0065rror":{"message":"theirs"}}`+"\n\n")
 	})
 	g := start(t, oneModel, up.Address())
-	errorRow{502, "upstream_error", "", "upstream_error", "began with an error"}.check(t, g.post("/v1/chat/completions", request1))
+	errorRow{502, "upstream_error", "", "upstream_error", "an error in it"}.check(t, g.post("/v1/chat/completions", request1))
 }
 
 func TestCountOf(t *testing.T) {
@@ -136,7 +136,7 @@ func TestEventsTakeLinearTime(t *testing.T) {
 				var u usage
 				return func() {
 					look(&s.event)
-					_ = s.isError()
+					_ = s.refusal()
 					u.readEvent(data)
 				}
 			})

@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+
+	"sluice/pool"
+)
+
+// Some upstreams answer with 200 before they know whether they can, and say in the body that they
+// cannot. Such an answer is a failed attempt, and where it says its status it is treated as that.
+
+// toldError is an error that an upstream told inside a 2xx.
+type toldError struct {
+	status int    // 4xx or 5xx; 0 where it says none
+	object []byte // as it was told
+}
+
+func (e *toldError) Error() string { return "a 2xx with an error in it" }
+
+// told reports whether a JSON object says that there is no answer: it has an error, or is of that
+// type. status is the HTTP status that the error says, 0 without one.
+func told(object []byte) (status int, is bool) {
+	if !mayName(object, errorMember) {
+		return 0, false
+	}
+	var inner []byte
+	typed := false
+	w := walkObject(object)
+	for w.next() {
+		switch string(w.name()) {
+		case "error":
+			inner = w.value()
+		case "type":
+			typed = isText(w.value(), "error")
+		}
+	}
+	switch {
+	case !w.closed:
+		return 0, false
+	case isError(inner):
+		if status = statusIn(inner); status != 0 {
+			return status, true
+		}
+		fallthrough
+	case typed:
+		return statusIn(object), true
+	}
+	return 0, false
+}
+
+// isError reports whether the value of a member called error is one. Some upstreams say with false or
+// an empty text that there is none.
+func isError(value []byte) bool {
+	return !isNull(value) && value[0] != 'f' && !isText(value, "")
+}
+
+// statusIn is the HTTP status that an error object says, 0 for none.
+func statusIn(object []byte) (status int) {
+	for w := walkObject(object); w.next(); {
+		said := 0
+		switch string(w.name()) {
+		case "code", "status":
+			said = errorStatus(w.value())
+		case "type":
+			said = statusOfType(w.value())
+		}
+		if status == 0 || said != 0 && string(w.name()) != "type" {
+			status = said
+		}
+	}
+	return status
+}
+
+// errorStatus is the status that value is, as a number or in quotes; 0 for what is none of an error.
+func errorStatus(value []byte) int {
+	value = bytes.Trim(value, `"`)
+	if n := tokenCount(value); len(value) == 3 && 400 <= n && n <= 599 {
+		return int(n)
+	}
+	return 0
+}
+
+// statusOfType is the status of an error type (docs.anthropic.com, "Errors"; OpenAI has some of them).
+func statusOfType(value []byte) int {
+	if len(value) == 0 || value[0] != '"' {
+		return 0
+	}
+	switch string(plain(value)) {
+	case "invalid_request_error":
+		return 400
+	case "authentication_error":
+		return 401
+	case "permission_error":
+		return 403
+	case "not_found_error":
+		return 404
+	case "request_too_large":
+		return 413
+	case "rate_limit_error":
+		return 429
+	case "api_error":
+		return 500
+	case "overloaded_error":
+		return 529
+	}
+	return 0
+}
+
+var (
+	errBlank   = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a 2xx without a body")}
+	errNotText = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a 2xx whose JSON is not whole")}
+	errNoText  = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a stream of a terminator alone")}
+)
+
+// checkAnswer looks at a 2xx that has been read to its end, and gives the verdict on one that is no
+// answer. json says that it is to be read as that.
+func (r *request) checkAnswer(a *attempt, body []byte, json bool) (v verdict, is bool) {
+	first := skipSpace(body, 0)
+	switch {
+	case a.status == 204 || a.status == 205:
+		return 0, true
+	case first == len(body):
+		if json || r.route.json {
+			return r.lost(a, errBlank), false
+		}
+		return 0, true
+	case !json:
+		return 0, true
+	case !wholeJSON(body[first:]):
+		return r.lost(a, errNotText), false
+	}
+	if status, failed := told(body); failed {
+		return r.toldBy(a, &toldError{status, body}), false
+	}
+	return 0, true
+}
+
+// wholeJSON reports whether text is one JSON value. One that is nested too deep to follow counts as
+// whole.
+func wholeJSON(text []byte) bool {
+	end, err := valueEnd(text, 0)
+	return err == errTooNested || err == nil && skipSpace(text, end) == len(text)
+}
+
+// toldBy ends an attempt whose 2xx told an error: with the status that it says, as if that had been
+// the answer's, else as one without an answer. The object becomes the client's, or is kept.
+func (r *request) toldBy(a *attempt, e *toldError) verdict {
+	switch e.status {
+	case 0:
+		return r.lost(a, &pool.Error{Cause: pool.ErrorEvent, Err: e})
+	case 401, 402, 403:
+		return r.lost(a, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(e.status)})
+	}
+	if cause, aborted := r.exchange.Aborted(); aborted && cause.Ended() {
+		return r.lost(a, &pool.Error{Cause: cause, Err: e})
+	}
+	a.status = e.status
+	v := r.noteRefused(a)
+	if r.endsWith(v) {
+		r.copyHead(a)
+		r.replied()
+		r.answerWith(e.object)
+		return answered
+	}
+	r.failed = upstreamFailure(a.cause, a.target.Upstream.Name, errStatus(a.status))
+	if len(e.object) > keepBuffer/2 {
+		r.dropAnswer()
+		return v
+	}
+	r.holding, r.held = true, e.object
+	r.replied()
+	return v
+}
+
+// annotated is a JSON object of an event with the gateway's member in it.
+func (r *request) annotated(object []byte) []byte {
+	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
+	room := len(r.scratch)
+	buf := append(make([]byte, room, room+len(object)), object...)
+	rest, may := withoutGateway(buf[room:], true)
+	return annotate(buf[len(buf)-len(rest)-room:], room, r.scratch, may)
+}
