@@ -58,7 +58,9 @@ soak:
 # An input twice as long costs no more than two and a half times as many instructions: every parser
 # and scanner, counted by valgrind.
 cost:
-	CGO_ENABLED=0 $(GO) test -count=1 -v -tags cost -run '^TestCost$$' -timeout 20m .
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	CGO_ENABLED=0 $(GO) test -c -tags cost -o "$$dir/cost" . && \
+	"$$dir/cost" -test.run '^TestCost$$' -test.v -test.timeout 20m # go test alone would leave out the names
 
 # What sluice costs beside nginx, HAProxy and the smallest fasthttp proxy; nginx and haproxy are
 # measured where they are installed. The report goes to bench/results.

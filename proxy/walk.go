@@ -108,41 +108,16 @@ func isNull(value []byte) bool { return len(value) == 0 || value[0] == 'n' }
 // writes one so, but every decoder reads "\u0065rror" as a name. A search for a name as it is
 // usually written finds it only in a text that hides nothing.
 func mayHide(text []byte) bool {
-	for i := indexOf(text, escaped); i >= 0; {
-		code := i + len(escaped)
-		if code < len(text) && '4' <= text[code] && text[code] <= '7' {
+	for i := bytes.IndexByte(text, '\\'); i >= 0; i = next(text, i, '\\') {
+		if code := text[i+1:]; len(code) > 3 && string(code[:3]) == "u00" && '4' <= code[3] && code[3] <= '7' {
 			return true
 		}
-		more := indexOf(text[code:], escaped)
-		if more < 0 {
-			return false
-		}
-		i = code + more
 	}
 	return false
 }
 
-var escaped = []byte(`\u00`)
-
-// indexOf is bytes.Index for long texts. That gives up its quickest way for all that follows once the
-// first byte of what it looks for is frequent, as quotes are at the beginning of a JSON text
-// and not later on; here it decides anew for each piece.
-func indexOf(text, what []byte) int {
-	const piece = 4 << 10
-	at := 0
-	for ; len(text)-at > piece; at += piece {
-		if i := bytes.Index(text[at:min(len(text), at+piece+len(what)-1)], what); i >= 0 {
-			return at + i
-		}
-	}
-	if i := bytes.Index(text[at:], what); i >= 0 {
-		return at + i
-	}
-	return -1
-}
-
 // mayName reports whether a member of text may be called as quoted says: a name with its quotes.
-func mayName(text, quoted []byte) bool { return indexOf(text, quoted) >= 0 || mayHide(text) }
+func mayName(text, quoted []byte) bool { return bytes.Contains(text, quoted) || mayHide(text) }
 
 // tokenCount is the number that value is, as a count of tokens: 0 for what is none.
 func tokenCount(value []byte) int64 {
