@@ -329,6 +329,12 @@ func judge(resp *http.Response, got []byte, readErr error, want soakAnswer) (str
 			return "", errors.New("what came before the cut is wrong")
 		}
 		return "audio that is visibly cut", nil
+	case contentType == "text/event-stream":
+		kind, err := judgeStream(resp, got, want)
+		if whole := strings.HasPrefix(kind, "right"); err == nil && whole != (readErr == nil) {
+			return "", fmt.Errorf("a stream that is %q ended with %v", kind, readErr)
+		}
+		return kind, err
 	case readErr != nil:
 		return "", fmt.Errorf("the answer broke off: %w", readErr)
 	case contentType == "audio/mpeg":
@@ -336,8 +342,6 @@ func judge(resp *http.Response, got []byte, readErr error, want soakAnswer) (str
 			return "", errors.New("the audio is wrong, or cut and looks whole")
 		}
 		return "right: audio", nil
-	case contentType == "text/event-stream":
-		return judgeStream(resp, got, want)
 	}
 	var v struct {
 		Gateway *struct{ Attempts int }
