@@ -45,7 +45,7 @@ type level struct {
 // parting cuts the tokens of one document.
 type parting struct {
 	tokens     token.Tokens
-	names      map[int]*token.Token // where pairs begin in tokens, and their names
+	names      []*token.Token       // of the pairs that begin at the tokens
 	long       map[*token.Token]int // the true lengths of names that were cut short
 	parts      []part
 	levels     []level
@@ -55,7 +55,7 @@ type parting struct {
 
 // partsOf cuts the tokens of a document. Names that are too long are cut short.
 func partsOf(tokens token.Tokens) (*parting, error) {
-	p := &parting{tokens: tokens, names: map[int]*token.Token{}, long: map[*token.Token]int{},
+	p := &parting{tokens: tokens, names: make([]*token.Token, len(tokens)), long: map[*token.Token]int{},
 		parts: make([]part, 1), levels: make([]level, 1)}
 	p.findNames()
 	for i := 0; i < len(tokens); {
