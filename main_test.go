@@ -289,26 +289,8 @@ func TestKilledAfterTheAnswer(t *testing.T) {
 func process(t *testing.T, path string) (*exec.Cmd, string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-config", path)
-	cmd.Env = append(os.Environ(), programEnv+"=1")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	var line struct{ Msg, Admin string }
-	for lines := bufio.NewScanner(stderr); line.Msg != "sluice serves"; {
-		if !lines.Scan() {
-			t.Fatal("it ended before it served")
-		}
-		_ = json.Unmarshal(lines.Bytes(), &line)
-	}
-	return cmd, "http://" + line.Admin
+	n, _, _ := runProcess(t, cmd)
+	return cmd, n.admin
 }
 
 // TestSignals: SIGTERM ends the process with 0; a second one ends it at once.

@@ -93,9 +93,6 @@ func (r *request) reply(a *attempt) verdict {
 		if v, is := r.checkAnswer(a, body, plain); !is {
 			return v
 		}
-		if plain {
-			r.readUsage(body)
-		}
 	}
 	r.copyHead(a)
 	r.replied()

@@ -18,33 +18,51 @@ type toldError struct {
 
 func (e *toldError) Error() string { return "a 2xx with an error in it" }
 
-// told reports whether a JSON object says that there is no answer: it has an error, or is of that
-// type. status is the HTTP status that the error says, 0 without one.
-func told(object []byte) (status int, is bool) {
-	if !mayName(object, errorMember) {
-		return 0, false
-	}
-	var inner []byte
-	typed := false
+// top is what an answer's object says of the answer, as it is written.
+type top struct {
+	object []byte
+	err    []byte // its error
+	typed  bool   // its type is that of an error
+	usage  []byte
+}
+
+// topOf walks over a JSON object once. whole is false for what is none, or has more than one behind it.
+func topOf(object []byte) (t top, whole bool) {
+	t.object = object
 	w := walkObject(object)
 	for w.next() {
 		switch string(w.name()) {
 		case "error":
-			inner = w.value()
+			t.err = w.value()
 		case "type":
-			typed = isText(w.value(), "error")
+			t.typed = isText(w.value(), "error")
+		case "usage":
+			t.usage = w.value()
 		}
 	}
-	switch {
-	case !w.closed:
+	return t, w.closed
+}
+
+// failed reports whether the object says that there is no answer: it has an error, or is of that type.
+// status is the HTTP status that the error says, 0 without one.
+func (t *top) failed() (status int, is bool) {
+	hasError := isError(t.err)
+	if hasError {
+		status = statusIn(t.err)
+	}
+	if status == 0 && (hasError || t.typed) {
+		status = statusIn(t.object)
+	}
+	return status, hasError || t.typed
+}
+
+// told is failed for the object that an event's data may be. Most have no such name in them.
+func told(data []byte) (status int, is bool) {
+	if !mayName(data, errorMember) {
 		return 0, false
-	case isError(inner):
-		if status = statusIn(inner); status != 0 {
-			return status, true
-		}
-		fallthrough
-	case typed:
-		return statusIn(object), true
+	}
+	if t, whole := topOf(data); whole {
+		return t.failed()
 	}
 	return 0, false
 }
@@ -113,8 +131,8 @@ var (
 	errNoText  = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a stream of a terminator alone")}
 )
 
-// checkAnswer looks at a 2xx that has been read to its end, and gives the verdict on one that is no
-// answer. json says that it is to be read as that.
+// checkAnswer looks at a 2xx that has been read to its end, takes its usage, and gives the verdict on one
+// that is no answer. json says that it is to be read as that.
 func (r *request) checkAnswer(a *attempt, body []byte, json bool) (v verdict, is bool) {
 	first := skipSpace(body, 0)
 	switch {
@@ -127,12 +145,18 @@ func (r *request) checkAnswer(a *attempt, body []byte, json bool) (v verdict, is
 		return 0, true
 	case !json:
 		return 0, true
-	case !wholeJSON(body[first:]):
-		return r.lost(a, errNotText), false
 	}
-	if status, failed := told(body); failed {
+	t, whole := topOf(body)
+	if !whole { // an array, an empty object, or what is nested too deep to follow?
+		if !wholeJSON(body[first:]) {
+			return r.lost(a, errNotText), false
+		}
+		return 0, true
+	}
+	if status, failed := t.failed(); failed {
 		return r.toldBy(a, &toldError{status, body}), false
 	}
+	r.tokens.usage.read(t.usage)
 	return 0, true
 }
 

@@ -7,15 +7,6 @@ type usage struct{ input, output int64 }
 
 func (u *usage) known() bool { return u.input > 0 || u.output > 0 }
 
-var usageName = []byte(`"usage"`)
-
-// readUsage reads the usage of a whole JSON answer.
-func (r *request) readUsage(body []byte) {
-	if mayName(body, usageName) { // which is quicker to know than where
-		r.tokens.usage.read(memberOf(body, "usage"))
-	}
-}
-
 // readEvent reads the usage that an event has: OpenAI's at its top, Anthropic's there or in the
 // message that begins, the Responses API's in the response that ends. extra is true for a chunk that
 // holds nothing else.

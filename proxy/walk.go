@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"encoding/json"
 	"strconv"
 
 	"sluice/limiter"
@@ -85,15 +84,11 @@ const longestName = 64
 // plain is the text of a JSON string given with its quotes. One that is longer than longestName
 // may come back with its escapes: it is none that is looked for.
 func plain(quoted []byte) []byte {
-	text := quoted[1 : len(quoted)-1]
-	if len(text) > longestName*len(`\u0000`) || bytes.IndexByte(text, '\\') < 0 {
-		return text
+	if len(quoted) > longestName*len(`\u0000`)+2 {
+		return quoted[1 : len(quoted)-1]
 	}
-	var decoded string
-	if json.Unmarshal(quoted, &decoded) != nil {
-		return text
-	}
-	return []byte(decoded)
+	text, _ := textOf(quoted)
+	return text
 }
 
 // isText reports whether value is the JSON string text.
