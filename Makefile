@@ -2,7 +2,7 @@
 # compiler.
 
 GO ?= go
-# Of each fuzz target, in make fuzz.
+# Of each fuzz target, in make fuzz: a time, or a count such as 20000x.
 FUZZTIME ?= 10s
 # What has Go benchmarks beside it, and how often make compare runs them.
 BENCHED = ./limiter ./keys ./metrics ./sse ./pool ./proxy
