@@ -166,8 +166,8 @@ func (r *request) appendLine(dst []byte, took time.Duration, kind string) []byte
 	text("level", "INFO")
 	text("msg", "request")
 	text("request_id", borrowString(r.id))
-	if r.client.IsValid() {
-		text("client", r.client.String())
+	if r.from.IsValid() {
+		text("client", r.from.String())
 	} else {
 		text("client", r.conn.RemoteAddr().String())
 	}

@@ -27,8 +27,8 @@ func (r *request) readBody() *failure {
 		if !r.proxy.memory.Take(int64(announced)) {
 			return r.outOfMemory()
 		}
-		r.conn.promised.Store(int64(announced))
-		defer r.conn.unpromise()
+		r.conn.Promise(int64(announced))
+		defer r.conn.Unpromise()
 	}
 	stream := r.ctx.RequestBodyStream()
 	if stream == nil {
@@ -36,8 +36,8 @@ func (r *request) readBody() *failure {
 		return nil
 	}
 	if announced < 0 {
-		r.conn.chunks = chunkBudget{counted: true, left: framingFree + int64(r.snapshot.config.Limits.Head)}
-		defer func() { r.conn.chunks = chunkBudget{} }()
+		r.conn.CountChunks(int64(r.snapshot.config.Limits.Head))
+		defer r.conn.StopCounting()
 	}
 	r.body = r.body[:0]
 	var waiting time.Time // since when the client is
@@ -59,7 +59,7 @@ func (r *request) readBody() *failure {
 		}
 		n, err := stream.Read(r.body[len(r.body):min(cap(r.body), len(r.body)+fairRead)])
 		r.body = r.body[:len(r.body)+n]
-		r.conn.chunks.earn(n)
+		r.conn.Received(n)
 		if n == fairRead {
 			runtime.Gosched()
 		}
@@ -74,7 +74,7 @@ func (r *request) readBody() *failure {
 			return nil
 		case err != nil && isTimeout(err):
 			return refusal(requestTimeout, "", "the body did not arrive within timeouts.client.body")
-		case err != nil && r.conn.chunks.over():
+		case err != nil && r.conn.TooMuchFraming():
 			return refusal(invalidRequest, "", "the chunks of the body have far more framing than data")
 		case err != nil:
 			return refusal(invalidRequest, "", "the body broke off, or its chunks are malformed")
@@ -98,7 +98,7 @@ func (r *request) takeMemory(n int) bool {
 	if n <= freeMemory || more <= 0 {
 		return true
 	}
-	promised := r.conn.takePromised(more)
+	promised := r.conn.TakePromised(more)
 	if !r.proxy.memory.Take(more - promised) {
 		r.proxy.memory.Give(promised)
 		return false

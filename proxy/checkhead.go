@@ -1,16 +1,20 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+
+	"sluice/client"
+)
 
 // checkHead refuses a head that fasthttp has taken but that others read differently, or not at all:
 // whatever is in front of the gateway, or behind it, may see another request in it. It looks at the lines
 // as they came. Their names' other characters have been checked.
 func (r *request) checkHead() *failure {
 	h := &r.ctx.Request.Header
-	if !spoken(h.Protocol()) {
+	if !client.Spoken(h.Protocol()) {
 		return refuseVersion()
 	}
-	if r.conn.watch.bareLF {
+	if r.conn.BareLF() {
 		return refuseBareLF()
 	}
 	cookies, length, chunked := 0, false, false

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/client"
 	"sluice/limiter"
 	"sluice/pool"
 )
@@ -78,9 +79,9 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 		if len(r.models) > 1 || len(r.models[i].Targets) > 1 {
 			wait = min(wait, lookAround)
 		}
-		how, cause, inside := r.wait(wait, r.waiter.Turn)
+		how, why, inside := r.wait(wait, r.waiter.Turn)
 		switch how {
-		case toTheEnd:
+		case client.ToTheEnd:
 			if r.takeAny() {
 				if target.Quit(r.waiter) {
 					target.PassTurn()
@@ -91,11 +92,11 @@ func (r *request) queue(i int, target *pool.Target) *failure {
 				continue
 			}
 			inside = target.Quit(r.waiter)
-		case ended:
+		case client.Aborted:
 			if target.Quit(r.waiter) {
 				target.PassTurn()
 			}
-			return upstreamFailure(cause, target.Upstream.Name, nil)
+			return upstreamFailure(causeOf(why), target.Upstream.Name, nil)
 		}
 		if !inside {
 			return crowded(target, target.TurnIn())
@@ -167,8 +168,8 @@ func (r *request) wouldRefuse() *failure {
 }
 
 // wait is the connection's, and noted.
-func (r *request) wait(d time.Duration, turn <-chan bool) (how waited, cause pool.Cause, inside bool) {
+func (r *request) wait(d time.Duration, turn <-chan bool) (how client.Waited, why client.Reason, inside bool) {
 	began := time.Now()
 	defer func() { r.waited += time.Since(began) }()
-	return r.conn.wait(d, turn)
+	return r.conn.Wait(d, turn)
 }

@@ -31,7 +31,7 @@ func (r *request) readClientAddr() {
 			if !ok {
 				return
 			}
-			r.client = addr
+			r.from = addr
 			if looked++; looked == maxForwarded || !contains(trusted, addr) {
 				return
 			}

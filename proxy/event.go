@@ -115,8 +115,8 @@ func (s *stream) write(parts ...[]byte) error {
 	}
 	s.r.bytesOut += int64(size)
 	if size > 2*freeMemory {
-		s.client.start()
-		defer s.client.stop()
+		s.client.Start()
+		defer s.client.Stop()
 	}
 	return s.writer.Write(parts...)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/client"
 	"sluice/pool"
 )
 
@@ -247,7 +248,7 @@ func (r *request) refuse(f *failure) {
 
 // leaveBody answers a client whose body is not read, and may still be on its way.
 func (r *request) leaveBody() {
-	r.conn.linger.Store(true)
+	r.conn.Linger()
 	if r.ctx.Request.Header.ContentLength() < 0 && r.ctx.RequestBodyStream() != nil {
 		r.ctx.SetConnectionClose() // the server would read chunks to their end, which may never come
 	}
@@ -257,24 +258,24 @@ func (r *request) leaveBody() {
 func (p *Proxy) refuseHead(ctx *fasthttp.RequestCtx, err error) {
 	r := p.begin(ctx)
 	defer p.end(r.conn)
-	if r.conn.isIdle() {
+	if r.conn.IsIdle() {
 		// Nothing was asked on this new connection, or TLS has failed. An answer could be taken for
 		// that to the first request, which may be on its way.
-		r.conn.broken = errNothingAsked
+		r.conn.Break(errNothingAsked)
 		return
 	}
 	r.readBrokenLine()
-	r.refuse(headFailure(err, &r.conn.watch))
+	r.refuse(headFailure(err, r.conn))
 }
 
 var errNothingAsked = errors.New("the client has asked nothing")
 
-func headFailure(err error, watch *headWatch) *failure {
+func headFailure(err error, conn *client.Conn) *failure {
 	// The error's text may quote the head, credentials included; it goes nowhere.
 	switch {
-	case watch.badVersion:
+	case conn.BadVersion():
 		return refuseVersion()
-	case errors.Is(err, errBareLF):
+	case errors.Is(err, client.ErrBareLF):
 		return refuseBareLF()
 	case isSmallBuffer(err):
 		return refusal(headTooLarge, "", "the request's head is larger than limits.head")

@@ -331,9 +331,7 @@ func meet(t *testing.T, f fault, streamed bool, mode string) {
 
 // held is how many bytes of bodies are held.
 func (g *gateway) held() int64 {
-	g.p.conns.mu.Lock()
-	defer g.p.conns.mu.Unlock()
-	return g.p.memory.InFlight() - int64(len(g.p.conns.set))*g.p.conns.each
+	return g.p.memory.InFlight() - g.p.conns.Memory()
 }
 
 // wantNothingLeft waits until nothing is under way any more, and holds the counts against that.
@@ -366,11 +364,7 @@ func (g *gateway) wantNothingLeft() {
 			g.t.Errorf("key %s has %d in flight, and %d charges to settle", k.Spec().Name, k.Gate.InFlight(), k.Unsettled())
 		}
 	}
-	g.p.conns.mu.Lock()
-	defer g.p.conns.mu.Unlock()
-	for c := range g.p.conns.set {
-		if c.waiting != nil {
-			g.t.Error("a connection still waits for something")
-		}
+	if n := g.p.conns.Waiting(); n != 0 {
+		g.t.Errorf("%d connections still wait for something", n)
 	}
 }

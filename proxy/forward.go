@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/client"
 	"sluice/pool"
 )
 
@@ -263,7 +264,7 @@ func (r *request) send(target *pool.Target, now time.Time) error {
 	r.writeHead(target)
 	r.exchange.Head, r.exchange.Body = r.head, r.upstream
 	r.exchange.Fresh = r.drains(target.Upstream)
-	r.conn.await(r.exchange)
+	r.conn.Await(asked{r.exchange})
 	err := r.exchange.Send(target, r.headDeadline(target, now))
 	if err != nil && !r.fields.stream {
 		var e *pool.Error
@@ -272,6 +273,19 @@ func (r *request) send(target *pool.Target, now time.Time) error {
 		}
 	}
 	return err
+}
+
+// asked is an exchange that a client waits for.
+type asked struct{ *pool.Exchange }
+
+func (a asked) Abort(why client.Reason) bool { return a.Exchange.Abort(causeOf(why)) }
+
+// causeOf is what ends an attempt for that reason.
+func causeOf(why client.Reason) pool.Cause {
+	if why == client.Left {
+		return pool.ClientLeft
+	}
+	return pool.ShuttingDown
 }
 
 // headDeadline is until when the head of an answer must be there. An answer to a plain

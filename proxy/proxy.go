@@ -22,6 +22,7 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
+	"sluice/client"
 	"sluice/config"
 	"sluice/keys"
 	"sluice/limiter"
@@ -48,7 +49,7 @@ type Proxy struct {
 
 	access *accessLog // started by the first configuration that asks for it
 	server *fasthttp.Server
-	conns  *conns
+	conns  *client.Conns
 
 	// A process has one Proxy. A test may have several, each with a clock of its own, and
 	// a stream's timer and channels belong to one of them.
@@ -56,9 +57,6 @@ type Proxy struct {
 
 	bodies [64]sync.Pool // of *[]byte, each larger than freeMemory, by the length of their size in bits
 }
-
-// serverBuffer is what the server gathers of an answer before it writes.
-const serverBuffer = 16 << 10
 
 // snapshot is one configuration, compiled. A request uses one from its first to its last
 // byte.
@@ -132,13 +130,17 @@ func (p *Proxy) Ready() bool { return !p.draining.Load() }
 // nil after Shutdown.
 func (p *Proxy) Start(ln net.Listener) <-chan error {
 	cfg := p.snapshot.Load().config
-	each := int64(cfg.Limits.Head) + connMemory
+	each := int64(cfg.Limits.Head) + client.ConnMemory
 	if cfg.TLS != nil {
-		each += tlsMemory
+		each += client.TLSMemory
 	}
-	p.conns = newConns(ln, p.log,
-		func() time.Duration { return p.snapshot.Load().config.Timeouts.Client.Write.Std() },
-		p.metrics.CancelledUpstreams.Inc, &p.memory, each)
+	p.conns = client.Listen(ln, client.Settings{
+		Log:          p.log,
+		WriteTimeout: func() time.Duration { return p.snapshot.Load().config.Timeouts.Client.Write.Std() },
+		Left:         p.metrics.CancelledUpstreams.Inc,
+		Memory:       &p.memory,
+		Each:         each,
+	})
 	p.server = &fasthttp.Server{
 		Handler:                      p.handle,
 		ErrorHandler:                 p.refuseHead,
@@ -155,7 +157,7 @@ func (p *Proxy) Start(ln net.Listener) <-chan error {
 		CloseOnShutdown:              true,
 		Concurrency:                  1 << 20,
 		ReadBufferSize:               int(cfg.Limits.Head),
-		WriteBufferSize:              serverBuffer,
+		WriteBufferSize:              client.ServerBuffer,
 		// Of a longer body only this much is read before the handler is called, which reads
 		// the rest: a key and a place come first. limits.body is held there.
 		MaxRequestBodySize: 1,
@@ -174,16 +176,16 @@ const abortGrace = 2 * time.Second
 func (p *Proxy) Shutdown(ctx context.Context, idle time.Duration) {
 	p.lastIdle.Store(int64(idle))
 	p.draining.Store(true)
-	defer p.conns.close()
+	defer p.conns.Stop()
 	hard, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
 		p.log.Warn("requests are cut at the end of timeouts.shutdown", "in_flight", p.gate.InFlight())
-		p.conns.cutAll()
+		p.conns.CutAll()
 		time.AfterFunc(abortGrace, cancel)
 	})
 	defer stop()
-	p.conns.drain(ctx, idle)
+	p.conns.Drain(ctx, idle)
 	if err := p.server.ShutdownWithContext(hard); err != nil {
 		p.log.Warn("connections are left open at the end", "error", err)
 	}
@@ -241,28 +243,34 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 func (p *Proxy) closeIfDraining(ctx *fasthttp.RequestCtx) {
 	if p.draining.Load() {
 		ctx.SetConnectionClose()
-		ctx.Conn().(*clientConn).linger.Store(true) // it may have sent the next already
+		ctx.Conn().(*client.Conn).Linger() // it may have sent the next already
 	}
 }
 
 // requestOf is the request that ctx's connection works on.
-func requestOf(ctx *fasthttp.RequestCtx) *request { return ctx.Conn().(*clientConn).current }
+func requestOf(ctx *fasthttp.RequestCtx) *request { return current(ctx.Conn().(*client.Conn)) }
+
+// current is the request that c works on; nil once it was handed over.
+func current(c *client.Conn) *request {
+	r, _ := c.Current().(*request)
+	return r
+}
 
 // begin takes a request struct for ctx.
 func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *request {
 	r := p.acquireRequest()
 	r.ctx, r.snapshot, r.began = ctx, p.snapshot.Load(), time.Now()
-	r.conn = ctx.Conn().(*clientConn)
-	r.conn.begin(r)
+	r.conn = ctx.Conn().(*client.Conn)
+	r.conn.Begin(r)
 	r.readID()
 	return r
 }
 
 // end finishes the request that c works on, unless it was handed over. It is deferred, so
 // that it sees a panic: that is this request's 500 and nobody else's.
-func (p *Proxy) end(c *clientConn) {
+func (p *Proxy) end(c *client.Conn) {
 	v := recover()
-	r := c.current
+	r := current(c)
 	if v != nil {
 		p.panicked("panic in a request", v)
 		if r != nil {
@@ -271,9 +279,29 @@ func (p *Proxy) end(c *clientConn) {
 		}
 	}
 	if r != nil {
-		c.current = nil
+		c.HandOver()
 		r.finish()
 	}
+}
+
+// connState keeps a connection's read deadline: fasthttp's own settings cannot change
+// while it serves, these follow the configuration.
+func (p *Proxy) connState(c net.Conn, state fasthttp.ConnState) {
+	t := &p.snapshot.Load().config.Timeouts.Client
+	conn := c.(*client.Conn)
+	switch state {
+	case fasthttp.StateNew:
+		conn.Opened(t.Header.Std)
+	case fasthttp.StateActive:
+		conn.Active(t.Header.Std)
+	case fasthttp.StateIdle:
+		conn.Idle(func() time.Duration { return min(t.Idle.Std(), time.Duration(p.lastIdle.Load())) })
+	}
+}
+
+// headReceived gives the body its own time.
+func (p *Proxy) headReceived(*fasthttp.RequestHeader) fasthttp.RequestConfig {
+	return fasthttp.RequestConfig{ReadTimeout: p.snapshot.Load().config.Timeouts.Client.Body.Std()}
 }
 
 // recovered is deferred where a panic has no other consequence than to be told.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/client"
 	"sluice/pool"
 )
 
@@ -291,8 +292,8 @@ func (r *request) passOver(prefix []byte, size int, over bool) {
 	if size < 0 {
 		r.markEnd()
 	}
-	bare := r.conn.bare.Load() != bareNot
-	p := &passage{r: r, prefix: prefix, straight: size >= 0 || bare, over: over, client: pace{conn: r.conn}}
+	bare := r.conn.Bare()
+	p := &passage{r: r, prefix: prefix, straight: size >= 0 || bare, over: over, client: client.Pace{Conn: r.conn}}
 	r.ctx.Response.ImmediateHeaderFlush = true
 	r.ctx.Response.SetBodyStream(p, size)
 	r.handOver()
@@ -303,14 +304,14 @@ func (r *request) passOver(prefix []byte, size int, over bool) {
 func (r *request) markEnd() {
 	if !r.ctx.Request.Header.IsHTTP11() {
 		r.ctx.SetConnectionClose()
-		r.conn.bare.Store(bareHead)
+		r.conn.MakeBare()
 	}
 }
 
 // handOver ends the handler's ownership of r: whoever writes the body finishes it. What
 // the request's body took is given back, for that may be long after.
 func (r *request) handOver() {
-	r.conn.current = nil
+	r.conn.HandOver()
 	r.ctx = nil
 	r.exchange.Head, r.exchange.Body, r.fields.model = nil, nil, nil
 	clear(r.upstream[:cap(r.upstream)])
@@ -333,7 +334,7 @@ type passage struct {
 	straight bool   // goes out as it is: its length is announced, or its end is the connection's
 	over     bool   // nothing more comes from the upstream
 	left     bool   // the client has not taken what was written
-	client   pace
+	client   client.Pace
 }
 
 func (p *passage) Read(b []byte) (n int, err error) {
@@ -387,9 +388,9 @@ func (p *passage) SupportsBodyWriteTo() bool { return p.straight }
 func (p *passage) WriteTo(io.Writer) (total int64, err error) {
 	defer p.recovered(&err)
 	defer func() { p.r.bytesOut += total }()
-	p.client.start()
+	p.client.Start()
 	n, err := p.client.Write(p.prefix)
-	p.client.stop()
+	p.client.Stop()
 	total, p.prefix = int64(n), nil
 	p.r.dropAnswer()
 	if err != nil || p.over {
@@ -429,7 +430,7 @@ func (p *passage) Close() error {
 		r.proxy.metrics.CancelledUpstreams.Inc()
 		r.left = true
 	}
-	r.left = r.left || p.left || r.conn.broken != nil
+	r.left = r.left || p.left || r.conn.Broken() != nil
 	r.finish()
 	return nil
 }

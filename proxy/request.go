@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fastjson"
 
+	"sluice/client"
 	"sluice/keys"
 	"sluice/limiter"
 	"sluice/metrics"
@@ -21,13 +22,13 @@ import (
 type request struct {
 	proxy        *Proxy
 	ctx          *fasthttp.RequestCtx // nil once handed over
-	conn         *clientConn
+	conn         *client.Conn
 	snapshot     *snapshot
 	route        *route // nil outside the proxied paths
 	began        time.Time
 	id           []byte
 	method, path []byte     // as the client sent them, cut to maxLogged characters
-	client       netip.Addr // by X-Forwarded-For; zero where the connection's address counts
+	from         netip.Addr // by X-Forwarded-For; zero where the connection's address counts
 	hops         hops       // of the client's head
 	// of the head of the newest attempt's answer
 	answerHops hops
@@ -326,7 +327,7 @@ func (r *request) giveUp() {
 
 // replied ends the exchange: its answer is complete, or of no use any more.
 func (r *request) replied() {
-	r.conn.release()
+	r.conn.Release()
 	r.exchange.Finish()
 	r.leave()
 }

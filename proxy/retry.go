@@ -7,6 +7,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/client"
 	"sluice/config"
 	"sluice/pool"
 )
@@ -207,9 +208,9 @@ func (r *request) pause(model *pool.Model, try int) verdict {
 	if r.tries(target) > 0 && !target.Upstream.MayRetry(now) {
 		return onward
 	}
-	if how, cause, _ := r.wait(wait, nil); how == ended {
+	if how, why, _ := r.wait(wait, nil); how == client.Aborted {
 		r.drop()
-		r.failed = upstreamFailure(cause, r.attempts[len(r.attempts)-1].target.Upstream.Name, nil)
+		r.failed = upstreamFailure(causeOf(why), r.attempts[len(r.attempts)-1].target.Upstream.Name, nil)
 		return over
 	}
 	return again

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"sluice/client"
 	"sluice/pool"
 	"sluice/sse"
 )
@@ -40,12 +41,13 @@ type stream struct {
 
 	reader sse.Reader
 	writer sse.Writer
-	client pace // what writer writes to
+	client client.Pace // what writer writes to
 	event  sse.Event
 	held   []byte // comments before the first event
 	member []byte
-	idle   func() error   // beforeRead and
-	holds  func(int) bool // hold, made once
+	idle   func() error   // beforeRead,
+	holds  func(int) bool // hold and
+	heir   client.Heir    // begin and lost, made once
 
 	silent time.Duration // how long there had been none when the head went out
 
@@ -68,6 +70,7 @@ func (p *Proxy) acquireStream() *stream {
 	if s == nil {
 		s = &stream{proxy: p, first: make(chan error, 1), verdict: make(chan bool, 1)}
 		s.idle, s.holds = s.beforeRead, s.hold
+		s.heir = client.Heir{Begin: s.begin, Lost: s.lost}
 	}
 	return s
 }
@@ -132,7 +135,7 @@ func (r *request) beginStream(a *attempt) error {
 	h.Set("X-Accel-Buffering", "no")
 	r.markEnd()
 	r.ctx.Response.ImmediateHeaderFlush = true
-	r.conn.streamed.Store(s)
+	r.conn.Inherit(&s.heir)
 	r.handOver()
 	decided = true
 	return nil
@@ -141,11 +144,15 @@ func (r *request) beginStream(a *attempt) error {
 // begin is the verdict to pass on. head is the answer's, which the server has written; nil if it
 // has gone out, or never will.
 func (s *stream) begin(head []byte) {
-	s.client.conn = s.r.conn
-	s.writer.Bare = s.r.conn.bare.Load() != bareNot
+	s.client.Conn = s.r.conn
+	s.writer.Bare = s.r.conn.Bare()
 	s.writer.Start(&s.client, head, s.target.Timeouts.StreamKeepalive.Std(), s.silent)
 	s.verdict <- true
 }
+
+// lost is the verdict to pass on where there is no client any more: what is written fails, for there
+// was no head.
+func (s *stream) lost() { s.verdict <- true }
 
 // firstEventDeadline is until when the first event must be there, whatever the request
 // asked for: the upstream decides whether an answer is a stream.
@@ -390,7 +397,7 @@ func (s *stream) endFailed() {
 	r.failure.message = "upstream " + s.target.Upstream.Name + " sent an error in its stream"
 	r.proxy.metrics.BrokenStreams.Inc()
 	if !s.ended {
-		r.conn.cutShort()
+		r.conn.CutShort()
 	}
 }
 
@@ -406,7 +413,7 @@ func (s *stream) breakOff(err error) {
 		if r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
 			r.proxy.metrics.CancelledUpstreams.Inc()
 		}
-		r.conn.cutShort()
+		r.conn.CutShort()
 		return
 	}
 	switch {
@@ -427,7 +434,7 @@ func (s *stream) breakOff(err error) {
 	if s.writer.Write(r.scratch) == nil {
 		_ = s.writer.Flush()
 	}
-	r.conn.cutShort()
+	r.conn.CutShort()
 }
 
 func (s *stream) panicked(v any) error {
@@ -444,7 +451,7 @@ func (s *stream) finish() {
 
 func (s *stream) release() {
 	s.reader.Reset(nil, 0, nil, nil)
-	s.r, s.target, s.event, s.client.conn = nil, nil, sse.Event{}, nil
+	s.r, s.target, s.event, s.client.Conn = nil, nil, sse.Event{}, nil
 	s.held, s.member = s.held[:0], s.member[:0]
 	s.failed = 0
 	s.seen.clear()

@@ -493,17 +493,11 @@ func TestHeadOfAStreamHoweverTheServerWritesIt(t *testing.T) {
 	}
 }
 
-// TestConnectionThatEndsBeforeItsStreamsHead: the stream ends too, and sends nothing.
-func TestConnectionThatEndsBeforeItsStreamsHead(t *testing.T) {
+// TestStreamThatHasLostItsConnection: it owns the request, and what it writes fails.
+func TestStreamThatHasLostItsConnection(t *testing.T) {
 	g := start(t, oneModel, "127.0.0.1:1")
-	client, server := net.Pipe()
-	defer client.Close()
 	s := g.p.acquireStream()
-	c := &clientConn{Conn: server, all: g.p.conns}
-	c.streamed.Store(s)
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s.heir.Lost()
 	if !<-s.verdict {
 		t.Error("the stream was dropped, but it owns the request")
 	}

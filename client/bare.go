@@ -1,4 +1,4 @@
-package proxy
+package client
 
 import (
 	"bytes"
@@ -26,8 +26,14 @@ var (
 	errCut      = errors.New("the answer was cut")
 )
 
+// Bare reports whether the answer is bare.
+func (c *Conn) Bare() bool { return c.bare.Load() != bareNot }
+
+// MakeBare has the answer, whose head has not been written, be a bare one.
+func (c *Conn) MakeBare() { c.bare.Store(bareHead) }
+
 // writeBare is Write for a bare answer.
-func (c *clientConn) writeBare(b []byte) (int, error) {
+func (c *Conn) writeBare(b []byte) (int, error) {
 	if c.broken != nil {
 		return 0, c.broken
 	}
@@ -48,18 +54,18 @@ func (c *clientConn) writeBare(b []byte) (int, error) {
 	if at := bytes.LastIndex(head, chunkedLine); at >= 0 {
 		head = append(head[:at], head[at+len(chunkedLine)-2:]...)
 	}
-	if s := c.streamed.Swap(nil); s != nil {
-		s.begin(head)
+	if h := c.heir.Swap(nil); h != nil {
+		h.Begin(head)
 		return len(b), nil
 	}
-	_, err := c.send(head)
+	_, err := c.Send(head)
 	return len(b), err
 }
 
-// cutShort has a stream end as one that is not whole, whatever frames it: the server's last chunk
+// CutShort has a stream end as one that is not whole, whatever frames it: the server's last chunk
 // is refused, so that the server closes the connection. A body in chunks without its last is seen to
 // be cut; a bare one is reset.
-func (c *clientConn) cutShort() {
+func (c *Conn) CutShort() {
 	c.broken = errCut
 	c.linger.Store(true) // a reset could overtake the error event
 }

@@ -1,4 +1,4 @@
-package proxy
+package client
 
 import (
 	"context"
@@ -14,10 +14,10 @@ import (
 	"sluice/pool"
 )
 
-// conns are a listener's connections. fasthttp does not tell a handler that its client
+// Conns are a listener's connections. fasthttp does not tell a handler that its client
 // has left; the sweep asks the kernel, which costs requests that are answered at once
 // nothing.
-type conns struct {
+type Conns struct {
 	net.Listener
 	writeTimeout func() time.Duration
 	left         func() // called for each client that left
@@ -38,19 +38,30 @@ type conns struct {
 	empty    chan struct{} // closed when nobody else comes and everybody has gone
 
 	mu       sync.Mutex
-	set      map[*clientConn]struct{}
+	set      map[*Conn]struct{}
 	draining bool
 }
 
-func newConns(ln net.Listener, log *slog.Logger, writeTimeout func() time.Duration, left func(), memory *limiter.Gate, each int64) *conns {
-	s := &conns{Listener: ln, log: log, stopping: make(chan struct{}), writeTimeout: writeTimeout, left: left, memory: memory, each: each, set: map[*clientConn]struct{}{},
+// Settings are what Conns work with.
+type Settings struct {
+	Log          *slog.Logger
+	WriteTimeout func() time.Duration // for each 256 KiB
+	Left         func()               // is called for each client that has left while an upstream worked for it
+	Memory       *limiter.Gate        // limits.memory
+	Each         int64                // bytes that a connection takes of it
+}
+
+// Listen has ln's clients be Conns. Stop ends what it starts.
+func Listen(ln net.Listener, with Settings) *Conns {
+	s := &Conns{Listener: ln, log: with.Log, writeTimeout: with.WriteTimeout, left: with.Left, memory: with.Memory, each: with.Each,
+		set: map[*Conn]struct{}{}, stopping: make(chan struct{}),
 		stop: make(chan struct{}), done: make(chan struct{}), accepted: make(chan struct{}), empty: make(chan struct{})}
 	go s.sweep()
 	return s
 }
 
 // Close stops accepting.
-func (s *conns) Close() (err error) {
+func (s *Conns) Close() (err error) {
 	s.stopped.Do(func() {
 		close(s.stopping)
 		err = s.Listener.Close()
@@ -58,10 +69,10 @@ func (s *conns) Close() (err error) {
 	return err
 }
 
-// drain stops accepting and waits until every client has left or ctx ends. Those who keep a
+// Drain stops accepting and waits until every client has left or ctx ends. Those who keep a
 // connection without a request have idle to send one more: a connection that is closed at once may
 // be closed at the moment when its next request arrives.
-func (s *conns) drain(ctx context.Context, idle time.Duration) {
+func (s *Conns) Drain(ctx context.Context, idle time.Duration) {
 	_ = s.Close()
 	<-s.accepted
 	s.mu.Lock()
@@ -79,7 +90,7 @@ func (s *conns) drain(ctx context.Context, idle time.Duration) {
 }
 
 // emptied is called with mu held.
-func (s *conns) emptied() {
+func (s *Conns) emptied() {
 	if !s.draining || len(s.set) > 0 {
 		return
 	}
@@ -91,7 +102,7 @@ func (s *conns) emptied() {
 }
 
 // Accept waits for a client.
-func (s *conns) Accept() (net.Conn, error) {
+func (s *Conns) Accept() (net.Conn, error) {
 	conn, err := s.accept()
 	if err != nil {
 		s.over.Do(func() { close(s.accepted) }) // the server does not ask again
@@ -99,7 +110,7 @@ func (s *conns) Accept() (net.Conn, error) {
 	}
 	// A client may take nothing for timeouts.client.write; one that has vanished is not waited for longer.
 	pool.NoticeSilence(conn, max(s.writeTimeout(), pool.Silence))
-	c := &clientConn{Conn: conn, all: s}
+	c := &Conn{Conn: conn, all: s}
 	s.mu.Lock()
 	s.set[c] = struct{}{}
 	s.mu.Unlock()
@@ -109,7 +120,7 @@ func (s *conns) Accept() (net.Conn, error) {
 
 // accept waits for a client. That there are no file descriptors or no memory for one, or that it has left
 // already, is no reason to end: the server would.
-func (s *conns) accept() (net.Conn, error) {
+func (s *Conns) accept() (net.Conn, error) {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		conn, err := s.Listener.Accept()
 		if err == nil || !transient(err) {
@@ -134,7 +145,7 @@ func transient(err error) bool {
 	return false
 }
 
-func (s *conns) remove(c *clientConn) {
+func (s *Conns) remove(c *Conn) {
 	s.mu.Lock()
 	_, open := s.set[c]
 	delete(s.set, c)
@@ -145,8 +156,28 @@ func (s *conns) remove(c *clientConn) {
 	}
 }
 
+// Open is how many there are.
+func (s *Conns) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.set)
+}
+
+// Memory is what the open connections themselves take of limits.memory.
+func (s *Conns) Memory() int64 { return int64(s.Open()) * s.each }
+
+// Waiting is how many clients wait for what can be aborted.
+func (s *Conns) Waiting() (n int) {
+	for _, c := range s.list(nil) {
+		if c.waits() {
+			n++
+		}
+	}
+	return n
+}
+
 // list appends the connections to dst.
-func (s *conns) list(dst []*clientConn) []*clientConn {
+func (s *Conns) list(dst []*Conn) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.set {
@@ -155,11 +186,11 @@ func (s *conns) list(dst []*clientConn) []*clientConn {
 	return dst
 }
 
-func (s *conns) sweep() {
+func (s *Conns) sweep() {
 	defer close(s.done)
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
-	var list []*clientConn
+	var list []*Conn
 	for {
 		select {
 		case <-s.stop:
@@ -178,15 +209,16 @@ func (s *conns) sweep() {
 	}
 }
 
-// cutAll ends everything that is waited for, now and from now on.
-func (s *conns) cutAll() {
+// CutAll ends everything that is waited for, now and from now on.
+func (s *Conns) CutAll() {
 	s.cut.Store(true)
 	for _, c := range s.list(nil) {
-		c.abort(pool.ShuttingDown)
+		c.abort(Ending)
 	}
 }
 
-func (s *conns) close() {
+// Stop ends the sweep.
+func (s *Conns) Stop() {
 	s.ended.Do(func() { close(s.stop) })
 	<-s.done
 }

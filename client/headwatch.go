@@ -1,4 +1,4 @@
-package proxy
+package client
 
 import (
 	"bytes"
@@ -27,7 +27,14 @@ const (
 	watchHead
 )
 
-var errBareLF = errors.New("a line of the head ends without CR")
+// ErrBareLF is the error of reading a head with a bare LF.
+var ErrBareLF = errors.New("a line of the head ends without CR")
+
+// BareLF reports whether a line of the newest head that was watched ended without CR.
+func (c *Conn) BareLF() bool { return c.watch.bareLF }
+
+// BadVersion reports whether that head's first line ends in a version that is not spoken here.
+func (c *Conn) BadVersion() bool { return c.watch.badVersion }
 
 // begin is called when a request has begun.
 func (w *headWatch) begin() {
@@ -61,7 +68,7 @@ func (w *headWatch) look(b []byte) bool {
 		case length > 0:
 			if w.lines == 0 {
 				w.keepTail(b[:end])
-				w.badVersion = badVersion(bytes.TrimSuffix(w.tail[:], carriageReturn))
+				w.badVersion = badVersion(bytes.TrimSuffix(w.tail[:], []byte{'\r'}))
 			}
 			w.lines++
 		case w.lines > 0:
@@ -85,11 +92,12 @@ func (w *headWatch) keepTail(b []byte) {
 // badVersion reports whether a request line ends in a version of HTTP that is not spoken here.
 func badVersion(line []byte) bool {
 	version := line[bytes.LastIndexByte(line, ' ')+1:]
-	return bytes.HasPrefix(version, versionPrefix) && !spoken(version)
+	return bytes.HasPrefix(version, versionPrefix) && !Spoken(version)
 }
 
 var versionPrefix = []byte("HTTP/")
 
-func spoken(version []byte) bool {
+// Spoken reports whether a version of HTTP is spoken here.
+func Spoken(version []byte) bool {
 	return string(version) == "HTTP/1.1" || string(version) == "HTTP/1.0"
 }
