@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // shell runs a command of the program against n, and returns what it prints.
@@ -22,7 +23,7 @@ func (n *node) shell(args ...string) (string, error) {
 }
 
 func TestKeysFromAShell(t *testing.T) {
-	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 1}), "")
+	n := begin(t, provider(t, &mock.Provider{Chunks: 1}), "")
 	t.Setenv("SLUICE_ADMIN", n.admin+"/")
 	t.Setenv("SLUICE_ADMIN_TOKEN", adminToken)
 	must := func(args ...string) string {
@@ -147,7 +148,7 @@ func TestAdminThatIsNone(t *testing.T) {
 // TestMigration: from the embedded store to a shared one. The keys go on working, and no secret is in between.
 func TestMigration(t *testing.T) {
 	redis := upstreamtest.StartRedis(t)
-	base := provider(t, &upstreamtest.Provider{Chunks: 1})
+	base := provider(t, &mock.Provider{Chunks: 1})
 	from := begin(t, base, "")
 	var secrets []string
 	for range 3 {

@@ -20,7 +20,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"sigs.k8s.io/yaml"
 
-	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // tool runs a program that not every machine has; .ci/run installs those that are meant.
@@ -39,7 +39,7 @@ func tool(t *testing.T, stdin, name string, args ...string) {
 // TestMetricsAreWellFormed: what a scrape of a process that has served gets.
 func TestMetricsAreWellFormed(t *testing.T) {
 	t.Parallel()
-	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 3}), "")
+	n := begin(t, provider(t, &mock.Provider{Chunks: 3}), "")
 	key := n.key(`{"name":"x"}`)
 	for _, body := range []string{`{"model":"demo"}`, `{"model":"demo","stream":true}`, `{"model":"nope"}`} {
 		n.call("POST", n.data+"/v1/chat/completions", key, body)

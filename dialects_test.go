@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // at is what stands in a JSON value at a path of names and indexes, as text; "" for nothing.
@@ -61,7 +61,7 @@ const fourWords = "A sluice is a"
 // TestDialectsOfTheDemo: each API that the demo's provider serves answers through the gateway in its
 // own shape, plain and streamed.
 func TestDialectsOfTheDemo(t *testing.T) {
-	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 4}), "")
+	n := begin(t, provider(t, &mock.Provider{Chunks: 4}), "")
 	key := n.key(`{"name":"x"}`)
 	const hello = `"messages":[{"role":"user","content":"Hello"}]` // 35 bytes of messages: 9 tokens
 	for _, test := range []struct {
@@ -165,7 +165,7 @@ func TestDialectsOfTheDemo(t *testing.T) {
 
 // TestErrorsOfTheDemo: each API of the demo's provider fails in its own shape.
 func TestErrorsOfTheDemo(t *testing.T) {
-	n := begin(t, provider(t, &upstreamtest.Provider{FailureRate: 1}), "retry: {max_retries: 0}")
+	n := begin(t, provider(t, &mock.Provider{FailureRate: 1}), "retry: {max_retries: 0}")
 	key := n.key(`{"name":"x"}`)
 	for path, want := range map[string]string{
 		"chat/completions": `"error":{"message":"the provider has failed, as it was told to","type":"server_error"`,

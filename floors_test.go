@@ -17,7 +17,7 @@ var floors = map[string]struct {
 	may []string
 	why string
 }{
-	"sluice":                       {[]string{"admin", "cli", "config", "internal/upstreamtest", "keys", "metrics", "pool", "proxy"}, "main wires everything; the provider is its command mock"},
+	"sluice":                       {[]string{"admin", "cli", "config", "keys", "metrics", "mock", "pool", "proxy"}, "main wires everything; the provider is its command mock"},
 	"sluice/admin":                 {[]string{"config", "keys", "metrics", "pool", "proxy"}, "shows and changes what the others hold; nothing depends on being administered"},
 	"sluice/bench/scale":           {nil, "arithmetic about the rules of keys; imports nothing"},
 	"sluice/cli":                   {nil, "a client of the admin port, as curl is; may run on another machine"},
@@ -31,8 +31,9 @@ var floors = map[string]struct {
 	"sluice/metrics":               {nil, "declares series; what they mean is where they are counted"},
 	"sluice/e2e":                   {nil, "drives the built binary with the providers' SDKs; a module of its own, so that they are not in this one"},
 	"sluice/bench":                 {nil, "drives the built binary over the network, and others beside it; knows nothing of its inside"},
+	"sluice/mock":                  {nil, "stands outside the house, as a provider does"},
 	"sluice/internal/growth":       {nil, "measures work of which it knows nothing"},
-	"sluice/internal/upstreamtest": {nil, "stands outside the house, as a provider does"},
+	"sluice/internal/upstreamtest": {nil, "what tests have around them; knows nothing of the house"},
 }
 
 // testFloors are imports that tests may have beyond their package's.

@@ -17,7 +17,7 @@ import (
 
 	"sluice/cli"
 	"sluice/config"
-	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 const usage = `usage:
@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals <
 		_, err := fmt.Fprintln(stdout, version())
 		return err
 	case "mock":
-		return upstreamtest.Main(ctx, args, stderr)
+		return mock.Main(ctx, args, stderr)
 	}
 	flags := flag.NewFlagSet("sluice", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the error is printed once, by main

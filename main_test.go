@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // programEnv makes the test binary be the program, so that a test can kill a process.
@@ -79,7 +80,7 @@ func write(t testing.TB, path, text string) {
 }
 
 // provider serves p until the test ends and returns its base URL.
-func provider(t testing.TB, p *upstreamtest.Provider) string {
+func provider(t testing.TB, p *mock.Provider) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -163,7 +164,7 @@ func (n *node) key(body string) string {
 
 func TestFromConfigurationToAnswer(t *testing.T) {
 	t.Parallel()
-	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 5}), "access_log: true")
+	n := begin(t, provider(t, &mock.Provider{Chunks: 5}), "access_log: true")
 	key := n.key(`{"name":"x"}`)
 	status, body := n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"demo","messages":[]}`)
 	if status != 200 || !strings.HasPrefix(body, `{"gateway":{"model":"demo","upstream":"up","attempts":1},`) || !strings.Contains(body, `"model":"demo-model"`) {
@@ -202,7 +203,7 @@ func TestFromConfigurationToAnswer(t *testing.T) {
 // TestDrain: what runs ends, readiness is taken back at once, nobody new comes in.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 20, ChunkDelay: 20 * time.Millisecond}), "")
+	n := begin(t, provider(t, &mock.Provider{Chunks: 20, ChunkDelay: 20 * time.Millisecond}), "")
 	key := n.key(`{"name":"x"}`)
 	req, _ := http.NewRequest("POST", n.data+"/v1/chat/completions", strings.NewReader(`{"model":"demo","stream":true,"messages":[]}`))
 	req.Header.Set("Authorization", "Bearer "+key)
@@ -235,7 +236,7 @@ func TestDrain(t *testing.T) {
 
 func TestReloadBySignalAndByFile(t *testing.T) {
 	t.Parallel()
-	base := provider(t, &upstreamtest.Provider{Chunks: 1})
+	base := provider(t, &mock.Provider{Chunks: 1})
 	n := begin(t, base, "")
 	key := n.key(`{"name":"x"}`)
 	dir := filepath.Dir(n.path)

@@ -21,7 +21,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // browser is a real one, on the admin page of n.
@@ -180,7 +180,7 @@ func signedIn(t *testing.T, n *node) *browser {
 func TestAdminPage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	good := settings(dir, provider(t, &upstreamtest.Provider{Chunks: 3, Delay: 5 * time.Millisecond}), "")
+	good := settings(dir, provider(t, &mock.Provider{Chunks: 3, Delay: 5 * time.Millisecond}), "")
 	n := beginIn(t, dir, good)
 	b := browse(t, n)
 	post := func(secret string, want int) {
@@ -288,7 +288,7 @@ func TestAdminPage(t *testing.T) {
 // TestAdminPageIsUsable: with a keyboard alone, by a screen reader, at a phone's width, light and dark.
 func TestAdminPageIsUsable(t *testing.T) {
 	t.Parallel()
-	n := begin(t, provider(t, &upstreamtest.Provider{Chunks: 3}), "")
+	n := begin(t, provider(t, &mock.Provider{Chunks: 3}), "")
 	key := n.key(`{"name":"` + strings.Repeat("a long name without an end ", 7) + `","limits":{"requests":1000,"tokens":50000,"concurrent":3}}`)
 	for range 5 {
 		n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"demo"}`)
@@ -403,8 +403,8 @@ func TestScreenshots(t *testing.T) {
 		t.Skip("UPDATE is not set")
 	}
 	dir := t.TempDir()
-	fast := provider(t, &upstreamtest.Provider{Chunks: 20, ChunkDelay: 15 * time.Millisecond, Delay: 60 * time.Millisecond})
-	flaky := provider(t, &upstreamtest.Provider{Chunks: 30, ChunkDelay: 10 * time.Millisecond, Delay: 200 * time.Millisecond, FailureRate: .4})
+	fast := provider(t, &mock.Provider{Chunks: 20, ChunkDelay: 15 * time.Millisecond, Delay: 60 * time.Millisecond})
+	flaky := provider(t, &mock.Provider{Chunks: 30, ChunkDelay: 10 * time.Millisecond, Delay: 200 * time.Millisecond, FailureRate: .4})
 	n := beginIn(t, dir, fmt.Sprintf(`
 listen: 127.0.0.1:0
 admin: {listen: 127.0.0.1:0, token: %s}

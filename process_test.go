@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // runProcess starts cmd, a program as a process of its own, waits until it serves and kills it with
@@ -49,7 +49,7 @@ func TestTheReaderOfStderrLeaves(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
-	write(t, path, settings(dir, provider(t, &upstreamtest.Provider{Chunks: 1}), "access_log: true"))
+	write(t, path, settings(dir, provider(t, &mock.Provider{Chunks: 1}), "access_log: true"))
 	cmd := exec.Command(os.Args[0], "-config", path)
 	n, _, stderr := runProcess(t, cmd)
 	stderr.Close()

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // lineage is a program and those that took over from it. They all write to one log.
@@ -156,7 +157,7 @@ func TestTakeover(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
-	base := provider(t, &upstreamtest.Provider{Chunks: 20, ChunkDelay: 5 * time.Millisecond})
+	base := provider(t, &mock.Provider{Chunks: 20, ChunkDelay: 5 * time.Millisecond})
 	write(t, path, settings(dir, base, "access_log: true"))
 	l := found(t, path, nil)
 	first := l.node
@@ -236,7 +237,7 @@ func TestTakeoverThatFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
-	good := settings(dir, provider(t, &upstreamtest.Provider{Chunks: 1}), "")
+	good := settings(dir, provider(t, &mock.Provider{Chunks: 1}), "")
 	write(t, path, good)
 	l := found(t, path, nil)
 	l.key("before")

@@ -13,6 +13,7 @@ import (
 
 	"sluice/config"
 	"sluice/internal/upstreamtest"
+	"sluice/mock"
 )
 
 // TestTLSOnBothPorts: with certificates of clients asked for on the data port, renewed while it
@@ -24,7 +25,7 @@ func TestTLSOnBothPorts(t *testing.T) {
 		func(conn net.Conn, _ *upstreamtest.Recorded) { _, _ = io.Copy(io.Discard, conn); conn.Close() })
 	dir := t.TempDir()
 	cert, key := ca.Issue(dir, "first.test")
-	text := settings(dir, provider(t, &upstreamtest.Provider{Chunks: 3}), fmt.Sprintf("tls: {cert: cert.pem, key: key.pem, client_ca: %s}\n", ca.File))
+	text := settings(dir, provider(t, &mock.Provider{Chunks: 3}), fmt.Sprintf("tls: {cert: cert.pem, key: key.pem, client_ca: %s}\n", ca.File))
 	text = strings.Replace(text, "admin: {", fmt.Sprintf("admin: {tls: {cert: %s, key: %s}, ", cert, key), 1)
 	text = strings.Replace(text, "upstreams: {", fmt.Sprintf(`upstreams: {hang: {base_url: "https://%s/v1", ca: %s}, `, hang.Address(), ca.File), 1)
 	text = strings.Replace(text, "models: {", `models: {hang: {targets: [{upstream: hang}]}, `, 1)

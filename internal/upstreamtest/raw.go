@@ -1,3 +1,5 @@
+// Package upstreamtest is a provider whose every byte a test decides, and what else tests have around
+// them: a Redis, an authority for certificates, a buffer.
 package upstreamtest
 
 import (

@@ -1,4 +1,4 @@
-package upstreamtest
+package mock
 
 // The shapes here are those of Anthropic's API reference:
 // https://platform.claude.com/docs/en/api/messages

@@ -1,4 +1,4 @@
-package upstreamtest
+package mock
 
 // response is an object of OpenAI's Responses API, before its end without output and usage.
 func (q *question) response(status string) object {

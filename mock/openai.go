@@ -1,4 +1,4 @@
-package upstreamtest
+package mock
 
 import (
 	"encoding/base64"

@@ -1,6 +1,6 @@
-// Package upstreamtest is a provider for tests and the demo model, which speaks OpenAI's and
-// Anthropic's APIs, and a raw one whose every byte a test decides.
-package upstreamtest
+// Package mock is the provider of sluice mock, of the demo and of tests, which speaks OpenAI's and
+// Anthropic's APIs.
+package mock
 
 import (
 	"bufio"
