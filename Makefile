@@ -2,6 +2,8 @@
 # compiler.
 
 GO ?= go
+# What only lint and compare need is in a module of its own.
+TOOL = $(GO) tool -modfile=tools/go.mod
 # Of each fuzz target, in make fuzz: a time, or a count such as 20000x.
 FUZZTIME ?= 10s
 # What has Go benchmarks beside it, and how often make compare runs them.
@@ -26,6 +28,7 @@ run: build
 test:
 	$(GO) test -race -shuffle=on ./...
 	$(GO) test -run 'Allocate|Reference' ./proxy ./sse ./limiter ./keys
+	$(GO) test -C bench -race -shuffle=on ./...
 
 # OpenAI's and Anthropic's SDKs against the built program. They are in a module of their own; compiling
 # them takes some minutes and 3 GB the first time, so .ci/run leaves them out.
@@ -36,9 +39,15 @@ lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not gofmt'd: $$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags soak,cost .
-	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags soak,cost .
+	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck -tags soak,cost .
+	$(TOOL) go-errorlint -comparison=false ./...
+	$(TOOL) nilerr ./...
+	$(TOOL) bodyclose -test=false ./...
+	git ls-files '*.go' '*.md' '*.yaml' | xargs $(TOOL) misspell -error
 	$(GO) mod tidy -diff
+	$(GO) vet -C bench ./...
+	cd bench && $(GO) mod tidy -diff
 	$(GO) test -run TestImportsPointDown .
 
 fuzz:
@@ -65,12 +74,12 @@ cost:
 # What sluice costs beside nginx, HAProxy and the smallest fasthttp proxy; nginx and haproxy are
 # measured where they are installed. The report goes to bench/results.
 bench: build
-	$(GO) build -o bench/bench ./bench
+	$(GO) build -C bench -o bench .
 	./bench/bench -out bench/results
 
 # A short turn of every scenario, to see that all of it runs and every answer is right.
 bench-smoke: build
-	$(GO) build -o bench/bench ./bench
+	$(GO) build -C bench -o bench .
 	./bench/bench -smoke
 
 # Go benchmarks beside the code, on one core and on two: a lock that all share would show.
@@ -84,7 +93,7 @@ compare:
 	git worktree add --detach "$$old/tree" $(REF) >/dev/null && \
 	(cd "$$old/tree" && $(GO) test -run '^$$' -bench . -count $(BENCHCOUNT) $(BENCHED)) >"$$old/old" && \
 	$(GO) test -run '^$$' -bench . -count $(BENCHCOUNT) $(BENCHED) >"$$old/new" && \
-	$(GO) tool benchstat "$$old/old" "$$old/new"
+	$(TOOL) benchstat "$$old/old" "$$old/new"
 
 # dist/: archives for linux on amd64 and arm64, the same bytes wherever they are made, and checksums.
 release:

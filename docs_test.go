@@ -196,7 +196,7 @@ func TestWhatTheDocsName(t *testing.T) {
 // TestScale: what docs/scale.md shows is what its program prints.
 func TestScale(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command("go", "run", "./bench/scale").Output()
+	out, err := exec.Command("go", "run", "-C", "bench", "./scale").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,9 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/scanner"
@@ -84,8 +86,11 @@ func allTokens(text string) (tokens token.Tokens, err error) {
 				tokens = append(tokens, t)
 			}
 		}
-		if err != nil {
-			return tokens, nil // the end
+		switch {
+		case errors.Is(err, io.EOF):
+			return tokens, nil
+		case err != nil:
+			return tokens, err
 		}
 	}
 }

@@ -1,7 +1,7 @@
 // Command scale simulates how many operations a Redis gets from many nodes, and how much of the limits lies
 // in leases that nobody spends. docs/scale.md has what it prints.
 //
-//	go run ./bench/scale
+//	go run -C bench ./scale
 package main
 
 import (
