@@ -81,12 +81,14 @@ func keepText(dst, value []byte) []byte {
 	return append(dst[:0], value...)
 }
 
-// appendError appends the dialect's error event, of which OpenAI's SDKs make an exception.
+// appendError appends the dialect's error event. OpenAI describes it with the code and the message at
+// the top. Its SDKs make an exception of an event only if it has an error member, as its service sends.
 func (t *responseSeen) appendError(dst []byte, f *failure) []byte {
 	dst = append(dst, "event: error\ndata: {\"type\":\"error\""...)
 	dst = appendString(appendName(dst, "code"), kindTable[f.kind].code)
 	dst = appendString(appendName(dst, "message"), f.message)
 	dst = append(dst, `,"param":null`...)
+	dst = appendErrorMember(dst, f)
 	dst = strconv.AppendInt(appendName(dst, "sequence_number"), t.sequence, 10)
 	return append(dst, "}\n\n"...)
 }

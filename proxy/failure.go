@@ -172,7 +172,13 @@ func appendError(dst []byte, d dialect, f *failure) []byte {
 		dst = appendString(appendName(dst, "message"), f.message)
 		return append(dst, "}}"...)
 	}
-	dst = append(dst, `{"error":{`...)
+	return append(appendErrorMember(append(dst, '{'), f), '}')
+}
+
+// appendErrorMember appends the member of an object that tells of f as OpenAI does.
+func appendErrorMember(dst []byte, f *failure) []byte {
+	row := &kindTable[f.kind]
+	dst = append(appendName(dst, "error"), '{')
 	dst = appendString(appendName(dst, "message"), f.message)
 	dst = appendString(appendName(dst, "type"), row.typ)
 	dst = appendName(dst, "param")
@@ -182,7 +188,7 @@ func appendError(dst []byte, d dialect, f *failure) []byte {
 		dst = appendString(dst, f.param)
 	}
 	dst = appendString(appendName(dst, "code"), row.code)
-	return append(dst, "}}"...)
+	return append(dst, '}')
 }
 
 // appendGeminiError writes an error as Google's APIs do.

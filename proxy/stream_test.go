@@ -270,7 +270,8 @@ func TestBrokenStreams(t *testing.T) {
 		test := &tests[len(tests)-1]
 		test.name, test.path, test.answer = responses.name, "/v1/responses", cut("data: "+responses.body)
 		test.want = "data: {" + ours + "," + responses.body[1:] +
-			`event: error` + "\n" + `data: {"type":"error","code":"upstream_stream_broken","message":"` + message + `","param":null,"sequence_number":` + responses.n + "}\n\n" +
+			`event: error` + "\n" + `data: {"type":"error","code":"upstream_stream_broken","message":"` + message + `","param":null,"error":{"message":"` + message +
+			`","type":"upstream_error","param":null,"code":"upstream_stream_broken"},"sequence_number":` + responses.n + "}\n\n" +
 			`event: response.failed` + "\n" + `data: {"type":"response.failed","sequence_number":` + responses.m + `,"response":{"id":"` + responses.id +
 			`","object":"response","created_at":` + responses.created + `,"status":"failed","error":{"code":"upstream_stream_broken","message":"` + message +
 			`"},"incomplete_details":null,"instructions":null,"metadata":{},"model":"` + responses.model +
