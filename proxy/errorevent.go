@@ -3,7 +3,28 @@ package proxy
 import (
 	"bytes"
 	"strconv"
+	"time"
+
+	"sluice/client"
 )
+
+const (
+	// cutPause is the longest time between an error event and the end of a body that is cut. Clients
+	// in JavaScript drop what they have received and not yet read when they see that end: a WHATWG
+	// stream's error empties its queue. One second is enough for a client that works on each event
+	// for 200 ms (docs/clients.md). A client that closes the connection ends the pause.
+	cutPause = time.Second
+	// lastPause is in its place when the process ends, and fits into abortGrace.
+	lastPause = 100 * time.Millisecond
+)
+
+// pauseBeforeCut waits until the client has had time to read the error event, or has left.
+func (p *Proxy) pauseBeforeCut(conn *client.Conn) {
+	how, why, _ := conn.Wait(p.cutPause, nil)
+	if how == client.Aborted && why == client.Ending {
+		time.Sleep(lastPause)
+	}
+}
 
 // appendErrorEvent appends what a client reads of a stream that cannot be completed, in its dialect.
 func (s *stream) appendErrorEvent(dst []byte, f *failure) []byte {

@@ -139,6 +139,7 @@ func startOn(t testing.TB, text, up string, ln net.Listener, dialUpstream pool.D
 	log := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	upstreams := pool.New(g.m, log, clock, dialUpstream)
 	g.p = New(Parts{Keys: store, Pool: upstreams, Metrics: g.m, Log: log, Clock: clock, Memory: 1 << 40, Access: g.log})
+	g.p.cutPause = 10 * time.Millisecond // few tests are about it
 	if err := g.p.Apply(load(t, text, up)); err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,8 @@ type Proxy struct {
 	server *fasthttp.Server
 	conns  *client.Conns
 
+	cutPause time.Duration // cutPause; a test may have another
+
 	// A process has one Proxy. A test may have several, each with a clock of its own, and
 	// a stream's timer and channels belong to one of them.
 	requests, streams sync.Pool
@@ -89,7 +91,7 @@ func New(parts Parts) *Proxy {
 	// it keeps nobody counts.
 	fasthttp.SetBodySizePoolLimit(2*freeMemory, 2*freeMemory)
 	m := parts.Metrics
-	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory,
+	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, cutPause: cutPause,
 		access: newAccessLog(parts.Access, func(lines int) { m.AccessLinesDropped.Add(float64(lines)) }), faults: map[string]*faultKind{}}
 	p.lastIdle.Store(math.MaxInt64)
 	for k := range p.refused {

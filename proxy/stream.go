@@ -15,10 +15,6 @@ const (
 	// drainTime is how long the end of a body is waited for after the event that no
 	// other can follow, so that the upstream's connection can be used again.
 	drainTime = time.Second
-	// cutPause is between the error event and the end of a body that is cut. Many clients drop what
-	// they have received and not yet read when they see such an end (a WHATWG stream's queue is
-	// emptied by its error); the event must be read before.
-	cutPause = 100 * time.Millisecond
 	// maxHeld bounds the comments that are kept back until the first event.
 	maxHeld = 64 << 10
 )
@@ -215,10 +211,10 @@ func (s *stream) run(*bufio.Writer) {
 		return
 	}
 	// From here on the request is the stream's.
-	cut := false
+	p, conn, cut := s.proxy, s.r.conn, false
 	defer func() {
 		if cut {
-			time.Sleep(cutPause) // all is given back, and the server still waits for the body's end
+			p.pauseBeforeCut(conn) // all is given back, and the server still waits for the body's end
 		}
 	}()
 	defer s.finish()
@@ -237,8 +233,8 @@ func (s *stream) run(*bufio.Writer) {
 	}
 	switch {
 	case err != nil:
-		cut = true
 		s.breakOff(err)
+		cut = !s.r.left // else nobody reads the event
 	case s.failed != 0:
 		cut = !s.ended
 		s.endFailed()
