@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,7 +52,33 @@ func start(t *testing.T, pattern string, program string, args ...string) []strin
 	return nil
 }
 
+// cutter serves what provider serves, but closes the connection after a stream's first events.
+func cutter(t *testing.T, provider string) string {
+	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL, r.RequestURI = &url.URL{Scheme: "http", Host: provider, Path: r.URL.Path}, ""
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+		lines := bufio.NewScanner(resp.Body)
+		for events := 0; events < 5 && lines.Scan(); {
+			fmt.Fprintln(w, lines.Text())
+			if lines.Text() == "" {
+				events++
+			}
+		}
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	t.Cleanup(cut.Close)
+	return cut.URL
+}
+
 // gateway starts sluice with its demo provider, which answers in five words, and returns its URL and a key.
+// The model half is the same provider's, whose streams are cut.
 func gateway(t *testing.T) (base, key string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -66,9 +94,9 @@ func gateway(t *testing.T) (base, key string) {
 listen: 127.0.0.1:0
 admin: {listen: 127.0.0.1:0, token: %s}
 keys: {store: %s}
-upstreams: {demo: {base_url: "http://%s/v1"}}
-models: {demo: {targets: [{upstream: demo, model: demo-model}]}}
-`, adminToken, filepath.Join(dir, "keys.db"), provider)
+upstreams: {demo: {base_url: "http://%s/v1"}, half: {base_url: "%s/v1"}}
+models: {demo: {targets: [{upstream: demo, model: demo-model}]}, half: {targets: [{upstream: half}]}}
+`, adminToken, filepath.Join(dir, "keys.db"), provider, cutter(t, provider))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -162,6 +190,26 @@ func TestSDKs(t *testing.T) {
 			}
 		}
 		want(t, stream.Err(), answer+" end_turn 5", sum.Content[0].Text, sum.StopReason, sum.Usage.OutputTokens)
+	})
+
+	t.Run("cut streams", func(t *testing.T) {
+		half := func(name string, stream interface {
+			Next() bool
+			Err() error
+		}) {
+			events := 0
+			for stream.Next() {
+				events++
+			}
+			if err := stream.Err(); events == 0 || err == nil || !strings.Contains(err.Error(), "upstream half failed: its stream broke off") {
+				t.Errorf("%s: %d events, then %v", name, events, err)
+			}
+		}
+		chat, response, message := chat, response, message
+		chat.Model, response.Model, message.Model = "half", "half", "half"
+		half("chat", ai.Chat.Completions.NewStreaming(ctx, chat))
+		half("responses", ai.Responses.NewStreaming(ctx, response))
+		half("messages", claude.Messages.NewStreaming(ctx, message))
 	})
 
 	t.Run("the rest", func(t *testing.T) {
