@@ -15,11 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"sluice/cli"
 	"sluice/internal/upstreamtest"
 )
 
 // documents are in the order in which they are read.
-var documents = []string{"README.md", "docs/config.md", "docs/clients.md", "docs/limits.md", "docs/resilience.md", "docs/operations.md",
+var documents = []string{"README.md", "docs/config.md", "docs/clients.md", "docs/limits.md", "docs/resilience.md", "docs/shell.md", "docs/operations.md",
 	"docs/metrics.md", "docs/scale.md", "docs/architecture.md", "docs/security.md", "docs/performance.md"}
 
 // blocks are a document's fenced blocks of a kind, as in ```sh.
@@ -183,7 +184,7 @@ func TestWhatTheDocsName(t *testing.T) {
 			}
 		}
 		for _, command := range series(text, "`(?:\\./)?sluice ([a-z]+)[^`]*`") {
-			if !strings.Contains(usage, "\n  sluice "+command+" ") {
+			if _, _, err := (&cli.Program{}).Root().Find([]string{command}); err != nil {
 				t.Errorf("%s: sluice has no %s", name, command)
 			}
 		}

@@ -17,10 +17,10 @@ var floors = map[string]struct {
 	may []string
 	why string
 }{
-	"sluice":                       {[]string{"admin", "cli", "config", "keys", "metrics", "mock", "pool", "proxy"}, "main wires everything; the provider is its command mock"},
+	"sluice":                       {[]string{"admin", "cli", "config", "keys", "metrics", "mock", "pool", "proxy"}, "main wires everything; the provider answers in its demo"},
 	"sluice/admin":                 {[]string{"config", "keys", "metrics", "pool", "proxy"}, "shows and changes what the others hold; nothing depends on being administered"},
 	"sluice/bench/scale":           {nil, "arithmetic about the rules of keys; imports nothing"},
-	"sluice/cli":                   {nil, "a client of the admin port, as curl is; may run on another machine"},
+	"sluice/cli":                   {[]string{"config", "mock"}, "a client of the admin port, as curl is; reads and writes the file, and its command mock is the provider"},
 	"sluice/proxy":                 {[]string{"client", "config", "keys", "limiter", "metrics", "pool", "sse"}, "a request goes through all of these; none of them knows of requests"},
 	"sluice/client":                {[]string{"limiter", "pool"}, "the client's side of the wire; knows whom it would abort only as an interface"},
 	"sluice/pool":                  {[]string{"config", "limiter", "metrics"}, "knows upstreams, and what bounds them; not who asks for them or why"},

@@ -1,5 +1,3 @@
-// Package cli is what the commands keys and status do: they are clients of a running sluice's
-// admin port.
 package cli
 
 import (
@@ -16,7 +14,8 @@ import (
 )
 
 const (
-	defaultAdmin = "http://127.0.0.1:9090"
+	defaultAdmin  = "http://127.0.0.1:9090"
+	defaultConfig = "config.yaml"
 	// patience is how long an answer may take.
 	patience = 30 * time.Second
 	// maxAnswer bounds one, far above a page of keys.
@@ -30,15 +29,12 @@ type client struct {
 	http  http.Client
 }
 
-func newClient(env func(string) string) (*client, error) {
-	base := strings.TrimSuffix(env("SLUICE_ADMIN"), "/")
-	if base == "" {
-		base = defaultAdmin
-	}
+// newClient makes a client of the admin port at base.
+func newClient(base, token string) (*client, error) {
+	base = strings.TrimSuffix(base, "/")
 	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return nil, errors.New("SLUICE_ADMIN must be the admin port's URL, such as " + defaultAdmin)
+		return nil, errors.New("SLUICE_ADMIN (--admin) must be the admin port's URL, such as " + defaultAdmin)
 	}
-	token := env("SLUICE_ADMIN_TOKEN")
 	if token == "" {
 		return nil, errors.New("SLUICE_ADMIN_TOKEN is not set; it is the admin.token of the running sluice")
 	}
@@ -92,10 +88,9 @@ func (c *client) exchange(ctx context.Context, method, path string, body any) (j
 func into[T any](ctx context.Context, c *client, method, path string, body any) (v T, err error) {
 	answer, err := c.call(ctx, method, path, body)
 	if err == nil && json.Unmarshal(answer, &v) != nil {
-		err = c.noSluice()
+		err = errNoSluice
 	}
 	return v, err
 }
 
-// noSluice is the error for an answer of another shape.
-func (c *client) noSluice() error { return fmt.Errorf("%s does not answer as a sluice does", c.base) }
+var errNoSluice = errors.New("the admin port does not answer as a sluice does")

@@ -1,43 +1,17 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
-
-// KeysUsage is how the command keys is called.
-const KeysUsage = `usage:
-  sluice keys create -name NAME [LIMITS]   make a key and show it, this once
-  sluice keys list                         all keys, without their secrets
-  sluice keys show ID                      one of them
-  sluice keys update ID [LIMITS]           change what is given and nothing else
-  sluice keys rotate ID                    give it a new secret; the old one stops at once
-  sluice keys revoke ID                    delete it
-  sluice keys export                       all keys as JSON: hashes and limits, no secret
-  sluice keys import [FILE]                take what another gateway has exported
-
-LIMITS:
-  -name NAME        what or whom the key is for
-  -models A,B       the models it may use; "*" is all of them
-  -requests N       requests in any period, or "none" for any number
-  -tokens N         tokens in any period, or "none"
-  -period 60s       of both
-  -concurrent N     requests at once, or "none"
-  -expires TIME     such as 2027-01-31T00:00:00Z, a time from now such as 720h, or "none"
-  -disabled         refuse it until -disabled=false
-  -force            allow models that are not configured yet, and a time in the past
-
--json prints what the admin port answers. SLUICE_ADMIN is that port's URL (default
-` + defaultAdmin + `), SLUICE_ADMIN_TOKEN its token.
-`
 
 // change are the flags that say what a key shall be.
 type change struct {
@@ -46,24 +20,24 @@ type change struct {
 	force  bool
 }
 
-func (c *change) bind(flags *flag.FlagSet) {
+func (c *change) bind(flags *pflag.FlagSet) {
 	c.fields, c.limits = map[string]any{}, map[string]any{}
-	into := func(to map[string]any, name, field string, read func(string) (any, error)) {
-		flags.Func(name, "", func(text string) (err error) {
+	into := func(to map[string]any, name, field, usage string, read func(string) (any, error)) {
+		flags.Func(name, usage, func(text string) (err error) {
 			to[field], err = read(text)
 			return err
 		})
 	}
 	text := func(text string) (any, error) { return text, nil }
-	into(c.fields, "name", "name", text)
-	into(c.fields, "models", "models", func(text string) (any, error) { return names(text), nil })
-	into(c.fields, "expires", "expires_at", expiry)
-	into(c.limits, "requests", "requests", number)
-	into(c.limits, "tokens", "tokens", number)
-	into(c.limits, "concurrent", "concurrent", number)
-	into(c.limits, "period", "period", text)
-	flags.BoolVar(&c.force, "force", false, "")
-	flags.BoolFunc("disabled", "", func(text string) error {
+	into(c.fields, "name", "name", "`NAME`: what or whom the key is for", text)
+	into(c.fields, "models", "models", "`A,B`: the models it may use; * is all of them", func(text string) (any, error) { return names(text), nil })
+	into(c.fields, "expires", "expires_at", "`TIME` such as 2027-01-31T00:00:00Z, a time from now such as 720h, or none", expiry)
+	into(c.limits, "requests", "requests", "`N` requests in any period, or none for any number", number)
+	into(c.limits, "tokens", "tokens", "`N` tokens in any period, or none", number)
+	into(c.limits, "concurrent", "concurrent", "`N` requests at once, or none", number)
+	into(c.limits, "period", "period", "`TIME` of both limits, such as 60s", text)
+	flags.BoolVar(&c.force, "force", false, "allow models that are not configured yet, and a time in the past")
+	flags.BoolFunc("disabled", "refuse the key, until --disabled=false", func(text string) error {
 		disabled, err := strconv.ParseBool(text)
 		c.fields["disabled"] = disabled
 		return err
@@ -112,101 +86,143 @@ func (c *change) body() map[string]any {
 	return c.fields
 }
 
-// Keys is the command keys. args follow the word.
-func Keys(ctx context.Context, args []string, env func(string) string, stdout io.Writer) error {
-	action := ""
-	if len(args) > 0 {
-		action, args = args[0], args[1:]
+// keys is the command keys, with those under it.
+func (p *Program) keys() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "make, show, change and revoke gateway keys",
+		Long:  "Make, show, change and revoke the gateway keys of a running sluice.",
+		Args:  takes(0, 0, ""),
 	}
-	flags := flag.NewFlagSet("sluice keys", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the error is printed once, by main
-	asJSON := flags.Bool("json", false, "")
+	needsCommand(cmd)
+	var r remote
+	r.bind(cmd)
+	cmd.AddCommand(r.createKey(), r.listKeys(), r.showKey(), r.updateKey(), r.rotateKey(), r.revokeKey(), r.exportKeys(), r.importKeys())
+	return cmd
+}
+
+const oneID = "the id of one key"
+
+func (r *remote) createKey() *cobra.Command {
 	var c change
-	if action == "create" || action == "update" {
-		c.bind(flags)
+	cmd := &cobra.Command{
+		Use:     "create",
+		Short:   "make a key and show it, this once",
+		Example: `  sluice keys create --name "search team" --models gpt-4o --requests 600`,
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.oneKey(cmd, "POST", "/api/keys"+c.query(), c.body())
+		},
 	}
-	words, err := parse(flags, args)
-	if errors.Is(err, flag.ErrHelp) || action == "-h" || action == "-help" || action == "--help" {
-		_, err := io.WriteString(stdout, KeysUsage)
-		return err
+	c.bind(cmd.Flags())
+	return cmd
+}
+
+func (r *remote) listKeys() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "show all keys, without their secrets",
+		Args:  takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			admin, err := r.client(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return list(cmd.Context(), admin, r.asJSON, cmd.OutOrStdout())
+		},
 	}
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, KeysUsage)
+}
+
+func (r *remote) showKey() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show ID",
+		Short:             "show one key, without its secret",
+		Args:              takes(1, 1, oneID),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return r.oneKey(cmd, "GET", keyPath(ids[0]), nil)
+		},
 	}
-	wanted, known := map[string]int{"create": 0, "list": 0, "show": 1, "update": 1, "rotate": 1, "revoke": 1, "export": 0, "import": 0}[action]
-	if action == "import" && len(words) == 1 {
-		wanted = 1
+}
+
+func (r *remote) updateKey() *cobra.Command {
+	var c change
+	cmd := &cobra.Command{
+		Use:               "update ID",
+		Short:             "change what is given and nothing else",
+		Example:           "  sluice keys update key_8kq2 --requests 20 --period 10s --tokens none",
+		Args:              takes(1, 1, oneID),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if len(c.body()) == 0 {
+				return misuse(cmd, "has nothing to change")
+			}
+			return r.oneKey(cmd, "PATCH", keyPath(ids[0])+c.query(), c.body())
+		},
 	}
-	switch {
-	case !known:
-		return fmt.Errorf("sluice keys does not know %q\n%s", action, KeysUsage)
-	case len(words) != wanted && wanted == 1:
-		return fmt.Errorf("sluice keys %s takes the id of one key\n%s", action, KeysUsage)
-	case len(words) != wanted:
-		return fmt.Errorf("sluice keys %s takes no %q\n%s", action, words[0], KeysUsage)
-	case action == "update" && len(c.body()) == 0:
-		return fmt.Errorf("sluice keys update has nothing to change\n%s", KeysUsage)
+	c.bind(cmd.Flags())
+	return cmd
+}
+
+func (r *remote) rotateKey() *cobra.Command {
+	return &cobra.Command{
+		Use:               "rotate ID",
+		Short:             "give a key a new secret; the old one stops at once",
+		Args:              takes(1, 1, oneID),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			return r.oneKey(cmd, "POST", keyPath(ids[0])+"/rotate", nil)
+		},
 	}
-	admin, err := newClient(env)
-	if err != nil {
-		return err
+}
+
+func (r *remote) revokeKey() *cobra.Command {
+	return &cobra.Command{
+		Use:               "revoke ID",
+		Short:             "delete a key",
+		Args:              takes(1, 1, oneID),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if _, err := r.ask(cmd, "DELETE", keyPath(ids[0]), nil); err != nil || r.asJSON {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is revoked\n", ids[0])
+			return err
+		},
 	}
-	switch action {
-	case "export":
-		return export(ctx, admin, stdout)
-	case "import":
-		return take(ctx, admin, words, stdout)
-	case "list":
-		return list(ctx, admin, *asJSON, stdout)
+}
+
+func keyPath(id string) string { return "/api/keys/" + url.PathEscape(id) }
+
+func (c *change) query() string {
+	if c.force {
+		return "?force=true"
 	}
-	answer, err := ask(ctx, admin, action, words, &c)
-	switch {
-	case err != nil:
-		return err
-	case *asJSON:
-		_, err = fmt.Fprintf(stdout, "%s\n", answer)
-		return err
-	case action == "revoke":
-		_, err = fmt.Fprintf(stdout, "%s is revoked\n", words[0])
+	return ""
+}
+
+// oneKey asks the admin port, and prints the key that it answers with.
+func (r *remote) oneKey(cmd *cobra.Command, method, path string, body any) error {
+	answer, err := r.ask(cmd, method, path, body)
+	if err != nil || r.asJSON {
 		return err
 	}
 	var k key
 	if json.Unmarshal(answer, &k) != nil {
-		return admin.noSluice()
+		return errNoSluice
 	}
-	return k.print(stdout)
+	return k.print(cmd.OutOrStdout())
 }
 
-// ask has the admin port do what is wanted of a new key, or of the one whose id is the word.
-func ask(ctx context.Context, admin *client, action string, words []string, c *change) (json.RawMessage, error) {
-	query := ""
-	if c.force {
-		query = "?force=true"
+// ask asks the admin port. With --json it prints the answer.
+func (r *remote) ask(cmd *cobra.Command, method, path string, body any) (json.RawMessage, error) {
+	admin, err := r.client(cmd.Context())
+	if err != nil {
+		return nil, err
 	}
-	if action == "create" {
-		return admin.call(ctx, "POST", "/api/keys"+query, c.body())
+	answer, err := admin.call(cmd.Context(), method, path, body)
+	if err == nil && r.asJSON {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", answer)
 	}
-	path := "/api/keys/" + url.PathEscape(words[0])
-	switch action {
-	case "update":
-		return admin.call(ctx, "PATCH", path+query, c.body())
-	case "rotate":
-		return admin.call(ctx, "POST", path+"/rotate", nil)
-	case "revoke":
-		return admin.call(ctx, "DELETE", path, nil)
-	}
-	return admin.call(ctx, "GET", path, nil)
-}
-
-// parse reads flags before, between and after words.
-func parse(flags *flag.FlagSet, args []string) (words []string, err error) {
-	for {
-		if err := flags.Parse(args); err != nil {
-			return nil, err
-		}
-		if flags.NArg() == 0 {
-			return words, nil
-		}
-		words, args = append(words, flags.Arg(0)), flags.Args()[1:]
-	}
+	return answer, err
 }

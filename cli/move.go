@@ -9,16 +9,46 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"github.com/spf13/cobra"
 )
 
-// export prints every key, as import takes it.
-func export(ctx context.Context, admin *client, to io.Writer) error {
-	answer, err := admin.call(ctx, "GET", "/api/export", nil)
-	if err != nil {
-		return err
+func (r *remote) exportKeys() *cobra.Command {
+	return &cobra.Command{
+		Use:   "export",
+		Short: "print all keys as JSON: hashes and limits, no secret",
+		Args:  takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			everything := *r
+			everything.asJSON = true
+			_, err := everything.ask(cmd, "GET", "/api/export", nil)
+			return err
+		},
 	}
-	_, err = fmt.Fprintf(to, "%s\n", answer)
-	return err
+}
+
+func (r *remote) importKeys() *cobra.Command {
+	return &cobra.Command{
+		Use:   "import [FILE]",
+		Short: "take what another gateway has exported",
+		Long:  "Take the keys that another gateway has exported, from a file or from the\nstandard input. A key that is there already stays as it is.",
+		Args:  takes(0, 1, "one file"),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			admin, err := r.client(cmd.Context())
+			if err != nil {
+				return err
+			}
+			sum, err := take(cmd.Context(), admin, files)
+			switch {
+			case err != nil:
+				return err
+			case r.asJSON:
+				return printJSON(cmd, sum)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), sum)
+			return err
+		},
+	}
 }
 
 // importBatch is how many keys are sent at a time.
@@ -27,30 +57,37 @@ const importBatch = 500
 // maxExport bounds what is read to be imported: about half a million keys.
 const maxExport = 256 << 20
 
+// imported counts the keys of an import.
+type imported struct {
+	Added int `json:"added"`
+	Known int `json:"known"`
+}
+
+func (i imported) String() string {
+	return fmt.Sprintf("%d keys were added, %d were there already", i.Added, i.Known)
+}
+
 // take sends what export has printed: a file's content, or the standard input's.
-func take(ctx context.Context, admin *client, files []string, to io.Writer) error {
+func take(ctx context.Context, admin *client, files []string) (sum imported, err error) {
 	text, err := readExport(ctx, files)
 	if err != nil {
-		return fmt.Errorf("cannot read what to import: %w", err)
+		return sum, fmt.Errorf("cannot read what to import: %w", err)
 	}
 	var all struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if json.Unmarshal(text, &all) != nil || all.Keys == nil {
-		return errors.New("what to import is not what sluice keys export prints")
+		return sum, errors.New("what to import is not what sluice keys export prints")
 	}
-	type done struct{ Added, Known int }
-	var sum done
 	for batch := range slices.Chunk(all.Keys, importBatch) {
-		got, err := into[done](ctx, admin, "POST", "/api/import", map[string]any{"keys": batch})
+		got, err := into[imported](ctx, admin, "POST", "/api/import", map[string]any{"keys": batch})
 		if err != nil {
-			return fmt.Errorf("%d keys were added, %d were there already; then: %w", sum.Added, sum.Known, err)
+			return sum, fmt.Errorf("%v; then: %w", sum, err)
 		}
 		sum.Added += got.Added
 		sum.Known += got.Known
 	}
-	_, err = fmt.Fprintf(to, "%d keys were added, %d were there already\n", sum.Added, sum.Known)
-	return err
+	return sum, nil
 }
 
 // readExport reads the file, or the standard input. A pipe will do too, as in a shell's <(…); if

@@ -8,9 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 )
 
 // key is one as the admin port shows it.
@@ -36,19 +34,19 @@ type key struct {
 	} `json:"used"`
 }
 
-func (k *key) state() string {
+func (k *key) state() cell {
 	switch {
 	case k.Disabled:
-		return "disabled"
+		return cell{"disabled", yellow}
 	case k.ExpiresAt != nil && !time.Now().Before(*k.ExpiresAt):
-		return "expired"
+		return cell{"expired", yellow}
 	}
-	return "active"
+	return cell{"active", green}
 }
 
 func (k *key) print(to io.Writer) error {
-	w := tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)
-	line := func(name, value string) { fmt.Fprintf(w, "%s\t%s\n", name, value) }
+	t := newTable(to)
+	line := func(name string, value any) { t.add(name, value) }
 	if k.Secret != "" {
 		line("key", k.Secret+"   (shown this once)")
 	}
@@ -70,14 +68,13 @@ func (k *key) print(to io.Writer) error {
 	limit("requests", k.Limits.Requests, k.Used.Requests, per)
 	limit("tokens", k.Limits.Tokens, k.Used.Tokens, per)
 	limit("in flight", k.Limits.Concurrent, k.InFlight, "")
-	return w.Flush()
+	return t.print(to)
 }
 
 // list prints all keys, page by page.
 func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
-	w := tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)
+	t := newTable(to, "ID", "NAME", "PREFIX", "STATE", "REQUESTS", "TOKENS", "PERIOD", "IN FLIGHT")
 	all := []json.RawMessage{}
-	fmt.Fprintln(w, "ID\tNAME\tPREFIX\tSTATE\tREQUESTS\tTOKENS\tPERIOD\tIN FLIGHT")
 	for after := ""; ; {
 		type page struct {
 			Data []json.RawMessage `json:"data"`
@@ -90,7 +87,7 @@ func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
 		for _, text := range got.Data {
 			var k key
 			if json.Unmarshal(text, &k) != nil {
-				return admin.noSluice()
+				return errNoSluice
 			}
 			after = k.ID
 			of := func(limit *int64, used int64) string {
@@ -107,7 +104,7 @@ func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
 			if k.Limits.Concurrent != nil {
 				inFlight = of(k.Limits.Concurrent, k.InFlight)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, plain(k.Name), k.Prefix, k.state(),
+			t.add(k.ID, plain(k.Name), k.Prefix, k.state(),
 				of(k.Limits.Requests, k.Used.Requests), of(k.Limits.Tokens, k.Used.Tokens), period, inFlight)
 		}
 		all = append(all, got.Data...)
@@ -118,14 +115,5 @@ func list(ctx context.Context, admin *client, asJSON bool, to io.Writer) error {
 	if asJSON {
 		return json.NewEncoder(to).Encode(map[string]any{"object": "list", "data": all})
 	}
-	return w.Flush()
-}
-
-// plain is text that does nothing to a terminal, and reads as what it is.
-func plain(text string) string {
-	const joiners = "\u200c\u200d" // which emoji and some scripts need
-	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) && !strings.ContainsRune(joiners, r) }) {
-		return strconv.Quote(text)
-	}
-	return text
+	return t.print(to)
 }

@@ -6,10 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -56,47 +53,6 @@ type quiet struct{}
 
 func (quiet) Printf(string, ...any) {}
 
-const mockUsage = `sluice mock serves a provider that answers every request with the same text, for trying
-things out. A path may begin with anything. The last part says which API it is:
-  %s
-Answers are plain or, with "stream":true, events as that API sends them; usage is filled
-in, with a token for each word of the answer and each four bytes of the question.
-
-`
-
-// Main is the command "sluice mock": it serves until ctx ends.
-func Main(ctx context.Context, args []string, stderr io.Writer) error {
-	p := &Provider{}
-	flags := flag.NewFlagSet("sluice mock", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the error is printed once, by the caller
-	listen := flags.String("listen", "127.0.0.1:8081", "address to serve")
-	flags.DurationVar(&p.Delay, "delay", 0, "wait before the first byte of an answer")
-	flags.IntVar(&p.Chunks, "chunks", 20, "words in an answer; a stream has an event for each")
-	flags.DurationVar(&p.ChunkDelay, "chunk-delay", 50*time.Millisecond, "wait before each of these events")
-	flags.Float64Var(&p.FailureRate, "failure-rate", 0, "part of the requests answered with 500, from 0 to 1")
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintf(stderr, mockUsage, served())
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
-		return nil
-	case err != nil:
-		return err
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("sluice mock takes no arguments, but got %q", flags.Arg(0))
-	}
-	if p.Chunks < 1 || p.FailureRate < 0 || p.FailureRate > 1 {
-		return errors.New("-chunks must be at least 1, -failure-rate from 0 to 1")
-	}
-	ln, err := net.Listen("tcp", *listen)
-	if err != nil {
-		return fmt.Errorf("cannot listen (-listen): %w", err)
-	}
-	fmt.Fprintf(stderr, "mock provider listens on %s\n", ln.Addr())
-	return p.Serve(ctx, ln)
-}
-
 // api is what the provider serves at paths that end in path.
 type api struct {
 	path   string
@@ -116,19 +72,19 @@ var apis = []api{
 	{"/models", modelsAnswer, nil, openAIError},
 }
 
-func served() string {
-	var paths []string
+// Paths are what the paths that a Provider serves end in.
+func Paths() (paths []string) {
 	for _, a := range apis {
 		paths = append(paths, a.path)
 	}
-	return strings.Join(paths, " ")
+	return paths
 }
 
 func (p *Provider) handle(ctx *fasthttp.RequestCtx) {
 	q := &question{number: p.requests.Add(1), words: max(p.Chunks, 1), created: time.Now().Unix()}
 	i := slices.IndexFunc(apis, func(a api) bool { return strings.HasSuffix(string(ctx.Path()), a.path) })
 	if i < 0 {
-		reply(ctx, 404, openAIError(404, "the mock provider serves paths that end in "+served()))
+		reply(ctx, 404, openAIError(404, "the mock provider serves paths that end in "+strings.Join(Paths(), " ")))
 		return
 	}
 	a := apis[i]
