@@ -285,6 +285,34 @@ func TestAdminPage(t *testing.T) {
 	}
 }
 
+// TestSignInByLink: a link signs in once, and its code does not stay in the address.
+func TestSignInByLink(t *testing.T) {
+	t.Parallel()
+	n := begin(t, "http://127.0.0.1:1/v1", "")
+	link := func() string {
+		out, err := n.shell("page", "-admin", n.admin, "-config", n.path)
+		if err != nil || !strings.HasPrefix(out, n.admin+"/#sign-in=") {
+			t.Fatalf("%q, %v", out, err)
+		}
+		return strings.TrimSpace(out)
+	}
+	first := link()
+	b := browse(t, n)
+	b.do("the link", chromedp.Navigate(first), chromedp.WaitVisible(chromedp.CSS("#overview")))
+	if at := b.eval(`location.href`); at != n.admin+"/" {
+		t.Errorf("the address is %s", at)
+	}
+	b.click("#sign-out")
+	b.until(`document.readyState === "complete" && document.querySelector("#app").hidden`)
+	b.do("the link again", chromedp.Navigate(first))
+	b.says("#sign-in-error", "This link has been used")
+	b.eval(`void (location.hash = "` + strings.TrimPrefix(link(), n.admin+"/") + `") || ""`)
+	b.do("a link in an open page", chromedp.WaitVisible(chromedp.CSS("#overview")))
+	if len(b.others) > 0 {
+		t.Errorf("asked elsewhere: %q", b.others)
+	}
+}
+
 // TestAdminPageIsUsable: with a keyboard alone, by a screen reader, at a phone's width, light and dark.
 func TestAdminPageIsUsable(t *testing.T) {
 	t.Parallel()

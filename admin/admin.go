@@ -40,6 +40,7 @@ type Admin struct {
 	ln     net.Listener
 	conns  atomic.Int64
 	logins *logins
+	codes  *signInCodes
 }
 
 // Parts are what an Admin shows and changes.
@@ -57,7 +58,7 @@ type Parts struct {
 func New(parts Parts) *Admin {
 	log := parts.Log
 	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, log: log, clock: parts.Clock, data: parts.Data,
-		logins: newLogins(log, parts.Metrics.AdminLoginFailures)}
+		logins: newLogins(log, parts.Metrics.AdminLoginFailures), codes: newSignInCodes()}
 	metricsHandler := promhttp.HandlerFor(parts.Metrics.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
 	a.server = &http.Server{
 		Handler:           a.handler(metricsHandler),
@@ -109,7 +110,7 @@ func (a *Admin) Shutdown(ctx context.Context) {
 
 func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	open := map[string]bool{"/healthz": true, "/readyz": true}
+	open := map[string]bool{"/healthz": true, "/readyz": true, "/api/sign-in": true}
 	route := func(pattern string, methods map[string]http.HandlerFunc) {
 		allow := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -143,6 +144,8 @@ func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	get("/api/errors", a.listErrors)
 	get("/api/config", a.showConfig)
 	route("/api/reload", map[string]http.HandlerFunc{"POST": a.reload})
+	route("/api/sign-in/codes", map[string]http.HandlerFunc{"POST": a.createSignInCode})
+	route("/api/sign-in", map[string]http.HandlerFunc{"POST": a.signIn})
 	get("/metrics", metricsHandler.ServeHTTP)
 	get("/debug/pprof/", pprof.Index)
 	get("/debug/pprof/cmdline", pprof.Cmdline)
@@ -204,17 +207,22 @@ func (a *Admin) authorized(h http.HandlerFunc) http.HandlerFunc {
 		got := sha256.Sum256([]byte(token))
 		want := sha256.Sum256([]byte(a.live.Status().Config.Admin.Token.Reveal()))
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !strings.EqualFold(scheme, "Bearer") {
-			if wait := a.logins.fail(time.Now(), r.RemoteAddr, r.URL.Path); wait > 0 {
-				w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-				writeError(w, 429, "rate_limit_exceeded", "", "too many failed logins from this address; the right token is taken at any time")
-				return
-			}
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeError(w, 401, "invalid_api_key", "", "send Authorization: Bearer ADMIN_TOKEN")
+			a.refuseLogin(w, r, "send Authorization: Bearer ADMIN_TOKEN")
 			return
 		}
 		h(w, r)
 	}
+}
+
+// refuseLogin answers a failed login, and slows its address down after some of them.
+func (a *Admin) refuseLogin(w http.ResponseWriter, r *http.Request, message string) {
+	if wait := a.logins.fail(time.Now(), r.RemoteAddr, r.URL.Path); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+		writeError(w, 429, "rate_limit_exceeded", "", "too many failed logins from this address; the right token is taken at any time")
+		return
+	}
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	writeError(w, 401, "invalid_api_key", "", message)
 }
 
 func (a *Admin) readyz(w http.ResponseWriter, r *http.Request) {

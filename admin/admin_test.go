@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -98,6 +99,10 @@ func (p *port) raw(method, path, body string, header ...string) *httptest.Respon
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
+	return p.serve(r)
+}
+
+func (p *port) serve(r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	p.a.server.Handler.ServeHTTP(w, r)
 	return w

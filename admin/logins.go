@@ -54,7 +54,7 @@ func (l *logins) fail(now time.Time, remote, path string) (wait time.Duration) {
 	if wait > 0 {
 		return wait // counted, but not logged: the log is not to be filled from outside
 	}
-	l.log.Warn("admin login failed: no token, or a wrong one", "address", remote, "path", path[:min(len(path), maxFieldShown)])
+	l.log.Warn("admin login failed: no token or code, or a wrong one", "address", remote, "path", path[:min(len(path), maxFieldShown)])
 	return 0
 }
 

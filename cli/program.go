@@ -58,7 +58,7 @@ func (p *Program) Root() *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(p.serve("serve"), p.check(), p.keys(), p.models(), p.upstreams(), p.status(),
-		p.reload(), mockCommand(), completion(), p.version())
+		p.reload(), p.page(), mockCommand(), completion(), p.version())
 	return root
 }
 

@@ -46,6 +46,12 @@ export async function signIn(text) {
   token = text;
 }
 
+// signInByCode throws if the code has been used, or has ended.
+export async function signInByCode(code) {
+  const { token: text } = await (await send("POST", "/api/sign-in", { code }, "")).json();
+  await signIn(text);
+}
+
 export async function call(method, path, body) { return (await send(method, path, body)).json(); }
 
 export async function metricsText() { return (await send("GET", "/metrics")).text(); }

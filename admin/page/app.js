@@ -1,11 +1,12 @@
 // The page: signing in, which view is shown, and keeping it fresh.
 
 import { $, fill, h, text, when } from "./dom.js";
-import { call, metricsText, signIn, signOut, signedIn } from "./api.js";
+import { call, metricsText, signIn, signInByCode, signOut, signedIn } from "./api.js";
 import * as keys from "./keys.js";
 import * as overview from "./overview.js";
 
 const views = ["overview", "models", "keys", "errors", "configuration"];
+const linkPrefix = "#sign-in=";
 const current = () => (views.includes(location.hash.slice(1)) ? location.hash.slice(1) : "overview");
 
 function showModels(models, upstreams) {
@@ -86,11 +87,22 @@ function route() {
 }
 
 keys.listen();
-addEventListener("hashchange", () => { if (signedIn()) { route(); $("content").focus(); } });
+addEventListener("hashchange", () => {
+  if (location.hash.startsWith(linkPrefix)) void enterByLink();
+  else if (signedIn()) { route(); $("content").focus(); }
+});
 document.addEventListener("visibilitychange", () => { if (!document.hidden) void tick(); });
 $("sign-out").addEventListener("click", signOut);
 addEventListener("pageshow", (event) => { if (event.persisted) signOut(); }); // back to a page that was left
 for (const b of document.querySelectorAll("[data-close]")) b.addEventListener("click", () => b.closest("dialog").close());
+
+function enter() {
+  $("token").value = "";
+  $("sign-in").hidden = true;
+  $("app").hidden = false;
+  route();
+  $("content").focus();
+}
 
 $("sign-in-form").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -101,12 +113,23 @@ $("sign-in-form").addEventListener("submit", async (event) => {
     text($("sign-in-error"), e.status === 401 ? "This is not the admin token." : e.message);
     return;
   }
-  $("token").value = "";
-  $("sign-in").hidden = true;
-  $("app").hidden = false;
-  route();
-  $("content").focus();
+  enter();
 });
+
+// enterByLink signs in with a link's one-time code, which leaves the address before it is used.
+async function enterByLink() {
+  const code = location.hash.slice(linkPrefix.length);
+  history.replaceState(null, "", location.pathname);
+  try {
+    await signInByCode(code);
+  } catch (e) {
+    text($("sign-in-error"), e.status === 401 ? "This link has been used, or is older than a minute. sluice page makes another." : e.message);
+    return;
+  }
+  enter();
+}
+
+if (location.hash.startsWith(linkPrefix)) void enterByLink();
 
 $("reload").addEventListener("click", async () => {
   text($("reload-result"), "");
