@@ -19,9 +19,8 @@ FLOODFACTOR ?= 2
 build:
 	$(GO) build -o sluice .
 
-# Builds sluice and starts it on config.yaml with the demo model.
 run: build
-	@sh ./demo.sh
+	@./sluice demo $(DEMO)
 
 # The second run is without the race detector: with it pools drop things on purpose, and what one goroutine
 # does many times is many times slower.

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -17,48 +16,37 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sluice/internal/upstreamtest"
 )
 
-// demo is demo.sh, as "make run" starts it, in a folder of its own and on ports of its own.
-type demo struct {
-	t                 *testing.T
-	dir               string
-	data, admin, mock string // addresses
-	cmd               *exec.Cmd
-	out               upstreamtest.Buffer
-	ended             chan struct{} // closed when the shell has ended
+// demoProcess is "sluice demo", in a folder of its own and on ports of its own.
+type demoProcess struct {
+	t           *testing.T
+	dir         string // that it runs in; data is under it
+	data, admin string // addresses
+	cmd         *exec.Cmd
+	out         upstreamtest.Buffer
+	ended       chan struct{} // closed when it has ended
 }
 
-func newDemo(t *testing.T) *demo {
+func newDemo(t *testing.T) *demoProcess {
 	t.Helper()
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl is not installed")
-	}
-	d := &demo{t: t, dir: t.TempDir(), data: freePort(t), admin: freePort(t), mock: freePort(t), ended: make(chan struct{})}
-	ports := map[string]string{}
-	for port, address := range map[string]string{"8080": d.data, "9090": d.admin, "8081": d.mock} {
-		_, ports[port], _ = net.SplitHostPort(address)
-	}
-	for _, name := range []string{"config.yaml", "demo.sh"} {
-		write(t, filepath.Join(d.dir, name), regexp.MustCompile(`\b(8080|9090|8081)\b`).
-			ReplaceAllStringFunc(read(t, name), func(p string) string { return ports[p] }))
-	}
-	program := fmt.Sprintf("#!/bin/sh\n%s=1 exec '%s' \"$@\"\n", programEnv, os.Args[0])
-	if err := os.WriteFile(filepath.Join(d.dir, "sluice"), []byte(program), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	d.cmd = exec.Command("sh", "demo.sh")
-	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = d.dir, &d.out, &d.out
-	d.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SLUICE_") })
+	return demoIn(t, t.TempDir())
+}
+
+func demoIn(t *testing.T, dir string) *demoProcess {
+	d := &demoProcess{t: t, dir: dir, data: freePort(t), admin: freePort(t), ended: make(chan struct{})}
+	_, port, _ := net.SplitHostPort(d.data)
+	_, adminPort, _ := net.SplitHostPort(d.admin)
+	d.cmd = exec.Command(os.Args[0], "demo", "-port", port, "-admin-port", adminPort)
+	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = dir, &d.out, &d.out
+	d.cmd.Env = append(newcomersEnv(), programEnv+"=1")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return d
 }
 
 // start starts it, until the end of the test.
-func (d *demo) start() {
+func (d *demoProcess) start() {
 	d.t.Helper()
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -74,7 +62,7 @@ func (d *demo) start() {
 }
 
 // within waits until something is so.
-func (d *demo) within(what string, is func() bool) {
+func (d *demoProcess) within(what string, is func() bool) {
 	d.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -83,7 +71,7 @@ func (d *demo) within(what string, is func() bool) {
 	}
 }
 
-func (d *demo) hasEnded() bool {
+func (d *demoProcess) hasEnded() bool {
 	select {
 	case <-d.ended:
 		return true
@@ -92,18 +80,86 @@ func (d *demo) hasEnded() bool {
 	}
 }
 
-// serves waits until it has printed its request.
-func (d *demo) serves() {
+// serves waits until it has printed everything, and returns the request and the link.
+func (d *demoProcess) serves() (request, link string) {
 	d.t.Helper()
+	all := regexp.MustCompile(`(?s)\n(curl -sN [^\n]+)\n.*\n(http://[^\n]+/#sign-in=\w+)\n`)
 	d.within("it prints a request", func() bool {
 		if d.hasEnded() {
 			d.t.Fatalf("it ended\n%s", &d.out)
 		}
-		return strings.Contains(d.out.String(), "\ncurl -sN ")
+		return all.MatchString(d.out.String())
 	})
+	found := all.FindStringSubmatch(d.out.String())
+	return found[1], found[2]
 }
 
-// TestDemoEnds: whatever ends make run, its terminal for instance, ends both programs.
+// TestDemo: from nothing to an answer. What it has made serves the next time too.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	d := newDemo(t)
+	d.start()
+	request, link := d.serves()
+	answer := func(line string) string {
+		t.Helper()
+		out, err := exec.Command("sh", "-c", line).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v %s", line, err, out)
+		}
+		return string(out)
+	}
+	if got := answer(request); !strings.Contains(got, `"gateway":{"model":"demo","upstream":"demo","attempts":1}`) || !strings.Contains(got, "data: [DONE]") {
+		t.Errorf("streamed: %s", got)
+	}
+	if got := answer(strings.Replace(request, `"stream":true,`, "", 1)); !strings.HasPrefix(got, `{"gateway":{"model":"demo","upstream":"demo","attempts":1},`) {
+		t.Errorf("plain: %s", got)
+	}
+	if !strings.HasPrefix(link, "http://"+d.admin+"/#sign-in=") {
+		t.Errorf("the link is %s", link)
+	}
+	secrets := func() (all string) {
+		for _, name := range []string{"admin.token", "dev.key"} {
+			path := filepath.Join(d.dir, "data", name)
+			all += read(t, path)
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%s: %v %v", name, info, err)
+			}
+		}
+		return all
+	}
+	first := secrets()
+	if log := regexp.MustCompile(`(?m)^\{.*$`).FindAllString(d.out.String(), -1); len(log) == 0 || strings.Contains(strings.Join(log, "\n"), strings.Fields(first)[0]) {
+		t.Errorf("a log with secrets, or none: %s", log)
+	}
+
+	// Another one in the same folder is refused, and takes nothing away.
+	other := demoIn(t, d.dir)
+	other.start()
+	other.within("it ends", other.hasEnded)
+	if out := other.out.String(); other.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "in use by another process") {
+		t.Errorf("two demos in a folder: %s", out)
+	}
+	answer(request)
+
+	// Its configuration is followed.
+	config := filepath.Join(d.dir, "data", "config.yaml")
+	write(t, config, read(t, config)+"  second: {targets: [{upstream: demo}]}\n")
+	d.within("the file is followed", func() bool { return strings.Contains(d.out.String(), "config reloaded") })
+
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	d.within("it ends", d.hasEnded)
+	again := demoIn(t, d.dir)
+	again.start()
+	request, _ = again.serves()
+	if got := answer(strings.Replace(request, `"model":"demo"`, `"model":"second"`, 1)); !strings.Contains(got, "data: [DONE]") || secrets() != first {
+		t.Errorf("the second time: %s", got)
+	}
+}
+
+// TestDemoEnds: whatever ends it, its terminal for instance, leaves no process.
 func TestDemoEnds(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(s.String(), func(t *testing.T) {
@@ -111,53 +167,30 @@ func TestDemoEnds(t *testing.T) {
 			d := newDemo(t)
 			d.start()
 			d.serves()
-			_ = d.cmd.Process.Signal(s) // to the shell alone
+			// What another process of the program would take over for ends nothing here.
+			_ = d.cmd.Process.Signal(syscall.SIGUSR2)
+			d.within("it is not replaced", func() bool { return strings.Contains(d.out.String(), "a demo is not replaced") })
+			_ = d.cmd.Process.Signal(s)
 			d.within("it ends", d.hasEnded)
-			if err := syscall.Kill(-d.cmd.Process.Pid, 0); err != syscall.ESRCH {
-				t.Errorf("it has left a process behind: %v", err)
+			if err := syscall.Kill(-d.cmd.Process.Pid, 0); err != syscall.ESRCH || d.cmd.ProcessState.ExitCode() != 0 {
+				t.Errorf("it has left a process behind: %v; exit code %d", err, d.cmd.ProcessState.ExitCode())
 			}
 		})
 	}
-	t.Run("a process that took over", func(t *testing.T) {
-		t.Parallel()
-		// It becomes this process's child, so that its end can be awaited.
-		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-			t.Fatal(err)
-		}
-		d := newDemo(t)
-		d.start()
-		d.serves()
-		pids := func() []string { return series(d.out.String(), `"msg":"sluice serves".*"pid":(\d+)`) }
-		first, _ := strconv.Atoi(pids()[0])
-		_ = syscall.Kill(first, syscall.SIGUSR2)
-		d.within("another takes over", func() bool { return len(pids()) == 2 })
-		second, _ := strconv.Atoi(pids()[1])
-		d.within("the first drains", func() bool { return strings.Contains(d.out.String(), "sluice has ended") })
-		if d.hasEnded() {
-			t.Error("make run has ended with the first process")
-		}
-		_ = d.cmd.Process.Signal(syscall.SIGTERM)
-		d.within("it ends", d.hasEnded)
-		d.within("the second ends with it", func() bool {
-			pid, err := unix.Wait4(second, nil, unix.WNOHANG, nil)
-			return pid == second || err == unix.ECHILD
-		})
-	})
 }
 
-// TestDemoBesideAnother: a port that another process has is named. That process gets no secret, and
-// no file changes.
+// TestDemoBesideAnother: a port that another process has is named, and one that is free. That process
+// gets no secret, and no file changes.
 func TestDemoBesideAnother(t *testing.T) {
-	for name, of := range map[string]func(*demo) string{
-		"data":     func(d *demo) string { return d.data },
-		"admin":    func(d *demo) string { return d.admin },
-		"provider": func(d *demo) string { return d.mock },
+	for name, of := range map[string]func(*demoProcess) (address, flag string){
+		"data":  func(d *demoProcess) (string, string) { return d.data, "--port" },
+		"admin": func(d *demoProcess) (string, string) { return d.admin, "--admin-port" },
 	} {
-		for _, files := range []map[string]string{nil, {"admin.token": adminToken, "dev.key": "sk-sluice-old"}} {
+		for _, files := range []map[string]string{nil, {"admin.token": adminToken, "dev.key": "sk-sluice-old", "config.yaml": "listen: x"}} {
 			t.Run(fmt.Sprint(name, ", ", len(files), " files"), func(t *testing.T) {
 				t.Parallel()
 				d := newDemo(t)
-				address := of(d)
+				address, flag := of(d)
 				ln, err := net.Listen("tcp", address)
 				if err != nil {
 					t.Skip(err)
@@ -168,36 +201,58 @@ func TestDemoBesideAnother(t *testing.T) {
 				})}}
 				other.Start()
 				defer other.Close()
-				folder := filepath.Join(d.dir, "data")
-				if files != nil {
-					if err := os.Mkdir(folder, 0o700); err != nil {
-						t.Fatal(err)
+				d.refused(files, func(out string) bool {
+					_, port, _ := net.SplitHostPort(address)
+					offered := series(out, `: `+flag+` (\d+)\n`)
+					if len(offered) != 1 || !strings.Contains(out, ":"+port+": bind: address already in use; port "+offered[0]+" is free") {
+						return false
 					}
-				}
-				for name, text := range files {
-					write(t, filepath.Join(folder, name), text)
-				}
-
-				d.start()
-				d.within("it ends", d.hasEnded)
-				_, port, _ := net.SplitHostPort(address)
-				if out := d.out.String(); d.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, ":"+port+": bind: address already in use") ||
-					!strings.Contains(out, "did not start") || strings.Contains(out, "curl -sN") {
-					t.Errorf("exit code %d\n%s", d.cmd.ProcessState.ExitCode(), out)
-				}
+					n, _ := strconv.Atoi(offered[0])
+					return n > 0 && offered[0] != port
+				})
 				if asked.Load() != 0 {
 					t.Errorf("the other process was asked %d times", asked.Load())
 				}
-				left, _ := os.ReadDir(folder)
-				if len(left) != len(files) {
-					t.Errorf("in data: %v", left)
-				}
-				for name, text := range files {
-					if got := read(t, filepath.Join(folder, name)); got != text {
-						t.Errorf("%s is now %q", name, got)
-					}
-				}
 			})
+		}
+	}
+}
+
+// TestDemoOnABadConfiguration: what is in the folder stays as it is.
+func TestDemoOnABadConfiguration(t *testing.T) {
+	t.Parallel()
+	d := newDemo(t)
+	d.refused(map[string]string{"config.yaml": "lissten: x"}, func(out string) bool {
+		return strings.Contains(out, "data/config.yaml:1:1: lissten: unknown field")
+	})
+}
+
+// refused starts a demo whose start fails with what is meant, and leaves the files as they were.
+func (d *demoProcess) refused(files map[string]string, meant func(out string) bool) {
+	t := d.t
+	t.Helper()
+	folder := filepath.Join(d.dir, "data")
+	if files != nil {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range files {
+		write(t, filepath.Join(folder, name), text)
+	}
+	d.start()
+	d.within("it ends", d.hasEnded)
+	if out := d.out.String(); d.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "did not start, and changed nothing: ") ||
+		strings.Contains(out, "curl -sN") || !meant(out) {
+		t.Errorf("exit code %d\n%s", d.cmd.ProcessState.ExitCode(), out)
+	}
+	left, err := os.ReadDir(folder)
+	if len(left) != len(files) || files == nil && !os.IsNotExist(err) {
+		t.Errorf("in data: %v, %v", left, err)
+	}
+	for name, text := range files {
+		if got := read(t, filepath.Join(folder, name)); got != text {
+			t.Errorf("%s is now %q", name, got)
 		}
 	}
 }

@@ -50,10 +50,10 @@ func TestEveryCommandInTheDocs(t *testing.T) {
 	elsewhere := func(text string) string {
 		return regexp.MustCompile(`\b(8080|9090|8081|8180|9190)\b`).ReplaceAllStringFunc(text, func(p string) string { return ports[p] })
 	}
-	for _, name := range []string{"config.yaml", "demo.sh", "bench/vegeta/attack.sh"} {
+	for _, name := range []string{"config.yaml", "bench/vegeta/attack.sh"} {
 		write(t, filepath.Join(dir, name), elsewhere(read(t, name)))
 	}
-	makeRun(t, dir)
+	makeRun(t, dir, "DEMO=-port "+ports["8080"]+" -admin-port "+ports["9090"])
 
 	run := 0
 	for _, name := range documents {
@@ -138,10 +138,10 @@ func copyOfTheTree(t *testing.T) string {
 }
 
 // makeRun runs "make run" in dir until the test ends.
-func makeRun(t *testing.T, dir string) {
+func makeRun(t *testing.T, dir, variable string) {
 	t.Helper()
 	var out upstreamtest.Buffer
-	cmd := exec.Command("make", "run")
+	cmd := exec.Command("make", "run", variable)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &out
 	cmd.Env = newcomersEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -52,8 +52,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals f
 		if err != nil {
 			return err
 		}
-		return serve(ctx, file, cfg, digest, stderr, subscribed, ready)
+		return serve(ctx, service{path: file, cfg: cfg, digest: digest, stderr: stderr, signals: subscribed,
+			fixed: replaceable(os.Getpid()), ready: ready})
 	}
+	program.Demo = func(ctx context.Context, flags cli.Demo) error { return runDemo(ctx, flags, stdout, stderr) }
 	return program.Run(ctx, args)
 }
 

@@ -30,10 +30,26 @@ const idleAtEnd = time.Second
 // answer holds it, and must not hold the drain.
 const watchEnd = time.Second
 
+// service is what serve runs.
+type service struct {
+	path    string // of the configuration
+	cfg     *config.Config
+	digest  config.Digest
+	stderr  io.Writer
+	signals <-chan os.Signal
+	// sockets are those that are open already; nil for the configuration's.
+	sockets *sockets
+	// fixed is why another process cannot take over; nil if one can.
+	fixed error
+	// ready, if not nil, is told the addresses once the process serves.
+	ready func(data, admin net.Addr)
+}
+
 // serve runs the gateway until ctx ends or another process has taken over, then drains it.
-func serve(ctx context.Context, path string, cfg *config.Config, digest config.Digest, stderr io.Writer, signals <-chan os.Signal, ready func(data, admin net.Addr)) error {
+func serve(ctx context.Context, run service) error {
+	cfg := run.cfg
 	m := metrics.New()
-	log := slog.New(slog.NewJSONHandler(countedLog{stderr, m.LogLinesDropped.Inc}, nil))
+	log := slog.New(slog.NewJSONHandler(countedLog{run.stderr, m.LogLinesDropped.Inc}, nil))
 	before, err := findPredecessor()
 	if err != nil {
 		return err
@@ -44,12 +60,14 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 	started := time.Now()
 	clock := func() time.Duration { return time.Since(started) }
-	open, err := listen(cfg, log) // before the key store is made: a start that fails here changes no file
-	if err != nil {
-		return err
+	open := run.sockets
+	if open == nil {
+		if open, err = listen(cfg, log); err != nil { // before the key store is made: a start that fails here changes no file
+			return err
+		}
+		defer open.close()
 	}
-	defer open.close()
-	at := cfg.Keys.Store.In(filepath.Dir(path))
+	at := cfg.Keys.Store.In(filepath.Dir(run.path))
 	store, err := openStore(at, clock, log)
 	if err != nil {
 		return err
@@ -59,8 +77,8 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	upstreams := pool.New(m, log, clock, nil)
 	defer upstreams.Close()
 	gateway := proxy.New(proxy.Parts{Keys: store, Pool: upstreams, Metrics: m, Log: log, Clock: clock,
-		Memory: boundMemory(log) * 7 / 10, Access: stderr})
-	live, err := config.NewLive(path, cfg, digest, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
+		Memory: boundMemory(log) * 7 / 10, Access: run.stderr})
+	live, err := config.NewLive(run.path, cfg, run.digest, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
 	if err != nil {
 		return err
 	}
@@ -75,7 +93,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 	}
 
 	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
-	p := &running{live: live, log: log, signals: signals, sockets: open, store: store,
+	p := &running{live: live, log: log, signals: run.signals, fixed: run.fixed, sockets: open, store: store,
 		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}
 	if tcp, ok := open.data.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		log.Info("the data port is on all interfaces; give listen an address, such as 127.0.0.1:8080, to have it on one", "listen", cfg.Listen)
@@ -88,8 +106,8 @@ func serve(ctx context.Context, path string, cfg *config.Config, digest config.D
 		log.Warn("nobody hears that this process serves", "error", err)
 	}
 	p.notify(fmt.Sprintf("MAINPID=%d\n%s", os.Getpid(), daemon.SdNotifyReady))
-	if ready != nil {
-		ready(open.data.Addr(), open.admin.Addr())
+	if run.ready != nil {
+		run.ready(open.data.Addr(), open.admin.Addr())
 	}
 	replaced, err := p.attend(ctx)
 
@@ -137,6 +155,7 @@ type running struct {
 	live              *config.Live
 	log               *slog.Logger
 	signals           <-chan os.Signal
+	fixed             error // see service
 	sockets           *sockets
 	store             *keys.Store
 	dataEnd, adminEnd <-chan error
@@ -170,8 +189,8 @@ func (p *running) attend(ctx context.Context) (replaced bool, err error) {
 				_ = p.live.Reload(ctx) // logged there
 				continue
 			}
-			if err := replaceable(os.Getpid()); err != nil {
-				p.log.Error("SIGUSR2 is refused; this process goes on", "error", err)
+			if p.fixed != nil {
+				p.log.Error("SIGUSR2 is refused; this process goes on", "error", p.fixed)
 				continue
 			}
 			p.log.Info("another process is started to take over")

@@ -22,6 +22,8 @@ const (
 type Program struct {
 	Version        string
 	Stdout, Stderr io.Writer
+	// Demo runs the gateway with a provider of its own until ctx ends.
+	Demo func(ctx context.Context, d Demo) error
 	// Serve runs the gateway on a configuration file until ctx ends.
 	Serve func(ctx context.Context, file string) error
 }
@@ -57,7 +59,7 @@ func (p *Program) Root() *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(wrongFlag)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(p.serve("serve"), p.check(), p.keys(), p.models(), p.upstreams(), p.status(),
+	root.AddCommand(p.serve("serve"), p.demo(), p.init(), p.check(), p.keys(), p.models(), p.upstreams(), p.status(),
 		p.reload(), p.page(), mockCommand(), completion(), p.version())
 	return root
 }

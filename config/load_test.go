@@ -194,14 +194,14 @@ models: {m: {timeouts: {connect: 3s}, targets: [{upstream: up}]}}
 	}
 }
 
-// TestShippedConfig: the example that we ship is a working file and says of each key
-// what its default is.
-func TestShippedConfig(t *testing.T) {
-	b, err := os.ReadFile("../config.yaml")
+// shipped is an example that we ship, where no provider's key is set.
+func shipped(t *testing.T, name string) (text string, cfg *Config) {
+	t.Helper()
+	b, err := os.ReadFile("../" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, _, err := parse(t.Context(), "config.yaml", b, func(name string) (string, bool) {
+	cfg, _, err = parse(t.Context(), name, b, func(name string) (string, bool) {
 		v, ok := map[string]string{"SLUICE_ADMIN_TOKEN": "0123456789abcdef"}[name]
 		return v, ok
 	})
@@ -209,8 +209,27 @@ func TestShippedConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Models["demo"] == nil {
-		t.Error("there is no model demo")
+		t.Errorf("%s has no model demo", name)
 	}
+	return string(b), cfg
+}
+
+// TestShortConfig: the example to begin with is short. It says what its providers lack.
+func TestShortConfig(t *testing.T) {
+	text, cfg := shipped(t, "config.yaml")
+	if lines := strings.Count(text, "\n"); lines > 30 {
+		t.Errorf("it has %d lines", lines)
+	}
+	if warnings := strings.Join(cfg.Warnings(), "\n"); len(cfg.Warnings()) != 2 || !strings.Contains(warnings, "OPENAI_API_KEY is empty or not set") ||
+		!strings.Contains(warnings, "ANTHROPIC_API_KEY is empty or not set") {
+		t.Errorf("warnings: %s", warnings)
+	}
+}
+
+// TestReferenceConfig: the example with every key is a working file and says of each key what its
+// default is.
+func TestReferenceConfig(t *testing.T) {
+	text, cfg := shipped(t, "config.reference.yaml")
 	def := Default()
 	def.Admin.Token = cfg.Admin.Token
 	def.Upstreams, def.Models, def.Paths = cfg.Upstreams, cfg.Models, cfg.Paths
@@ -219,8 +238,8 @@ func TestShippedConfig(t *testing.T) {
 		t.Errorf("values that are not the defaults: -default +file\n%s", diff)
 	}
 	for name := range fieldNames() {
-		if !strings.Contains(string(b), name+":") {
-			t.Errorf("the key %s is not in config.yaml", name)
+		if !strings.Contains(text, name+":") {
+			t.Errorf("the key %s is not in config.reference.yaml", name)
 		}
 	}
 }

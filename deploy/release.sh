@@ -17,7 +17,7 @@ for arch in ${ARCHES:-amd64 arm64}; do
 	mkdir "dist/$name"
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch GOFLAGS= $go build -trimpath -buildvcs=false \
 		-ldflags "-s -w -buildid= -X main.release=$version" -o "dist/$name/sluice" .
-	cp -r LICENSE README.md CHANGELOG.md config.yaml docs deploy "dist/$name/"
+	cp -r LICENSE README.md CHANGELOG.md config.yaml config.reference.yaml docs deploy "dist/$name/"
 	# What others wrote and is in the binary, with its licences.
 	{
 		cat admin/page/uPlot.LICENSE
