@@ -18,6 +18,7 @@ for arch in ${ARCHES:-amd64 arm64}; do
 	CGO_ENABLED=0 GOOS=linux GOARCH=$arch GOFLAGS= $go build -trimpath -buildvcs=false \
 		-ldflags "-s -w -buildid= -X main.release=$version" -o "dist/$name/sluice" .
 	cp -r LICENSE README.md CHANGELOG.md config.yaml config.reference.yaml docs deploy "dist/$name/"
+	GOFLAGS= $go run -C deploy/manual . "$PWD/dist/$name" "$version" "$(date -u -d "@$when" +%F)"
 	# What others wrote and is in the binary, with its licences.
 	{
 		cat admin/page/uPlot.LICENSE
