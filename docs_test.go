@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -173,7 +174,10 @@ func TestWhatTheDocsName(t *testing.T) {
 	makefile := read(t, "Makefile")
 	for i, name := range append(slices.Clone(documents), "CHANGELOG.md", "bench/results/README.md") {
 		text := read(t, name)
-		for _, link := range series(text, `\]\(([^)#:]+)[^)]*\)`) {
+		for _, link := range series(text, `\]\(([^)#]+)[^)]*\)`) {
+			if strings.HasPrefix(link, "https://") {
+				continue // of others
+			}
 			if _, err := os.Stat(filepath.Join(filepath.Dir(name), link)); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -190,6 +194,28 @@ func TestWhatTheDocsName(t *testing.T) {
 		}
 		if next := fmt.Sprintf("](%s).\n", filepath.Base(documents[min(i+1, len(documents)-1)])); i > 0 && i+1 < len(documents) && !strings.HasSuffix(text, next) {
 			t.Errorf("%s does not lead to the next", name)
+		}
+	}
+}
+
+// TestCostsInTheReadme: each figure is that of the report.
+func TestCostsInTheReadme(t *testing.T) {
+	report, readme := read(t, "bench/results/README.md"), read(t, "README.md")
+	day := series(report, `(?m)^# A run of the bench, (\S+)`)[0]
+	if !strings.Contains(readme, "the run of "+day+"]") {
+		t.Errorf("the report is of %s", day)
+	}
+	for scenario, row := range map[string]string{"chat-300": "a chat request of 300 B", "chat-1m": "a chat request of 1 MB",
+		"stream-full": "an event of a stream at full speed", "stream-10ms": "an event every 10 ms"} {
+		ratio := series(report, `(?s)\n## `+scenario+`\n.*?\n\| sluice \| [^|]+ \| [^|]+ \| ([0-9.]+) `)[0]
+		if !strings.Contains(readme, "| "+row+" | "+ratio+" |\n") {
+			t.Errorf("%s: the report has %s", scenario, ratio)
+		}
+	}
+	for _, proxy := range []string{"sluice", "nginx"} {
+		cpu, _ := strconv.ParseFloat(series(report, `(?s)\n## chat-300\n.*?\n\| `+proxy+` \| [^|]+ \| ([0-9.]+) `)[0], 64)
+		if !regexp.MustCompile(fmt.Sprintf(`(?m)^\| \[?%s\b.* \| %.0f µs \|$`, proxy, cpu)).MatchString(readme) {
+			t.Errorf("%s takes %.2f µs", proxy, cpu)
 		}
 	}
 }
