@@ -92,6 +92,13 @@ func TestKeysFromAShell(t *testing.T) {
 	has(must("models", "-json"), `"breaker":"closed"`)
 	has(must("upstreams"), "LAST FAILURE", "http://127.0.0.1:")
 	has(must("upstreams", "-json"), `"max_in_flight":0`)
+	has(must("upstreams", "drain", "up"), "up is drained; in flight there: 0")
+	has(must("upstreams"), "drained")
+	has(must("models"), "drained")
+	has(must("upstreams", "undrain", "up", "-json"), `"name":"up"`, `"drained":false`)
+	has(must("upstreams", "drain", "up/demo-model"), "up/demo-model is drained")
+	has(must("status", "-json"), `"drained":true`)
+	has(must("upstreams", "undrain", "up/demo-model"), "up/demo-model is undrained")
 	has(must("reload"), "configuration 2 is in effect")
 	has(must("reload", "-json"), `{"generation":3}`)
 	has(must("keys", "revoke", k.ID), "revoked")
@@ -107,6 +114,9 @@ func TestKeysFromAShell(t *testing.T) {
 		{[]string{"keys", "show", k.ID}, "no key has this id"},
 		{[]string{"keys", "show", "../config"}, "there is nothing at this path"},
 		{[]string{"keys", "update", k.ID}, "nothing to change"},
+		{[]string{"upstreams", "drain", "down"}, `no upstream is called "down"; upstreams are up`},
+		{[]string{"upstreams", "drain", "up/"}, "the target must be what the upstream calls a model"},
+		{[]string{"upstreams", "undrain", "up/x/y"}, `upstream up has no target called "x/y"; its targets are demo-model`},
 		{[]string{"keys", "create"}, "name: is needed"},
 		{[]string{"keys", "create", "-name", "x", "-period", "1s"}, "limits.period: needs limits.requests"},
 		{[]string{"keys", "create", "-name", "x", "-models", "other"}, `models: "other" is not configured; correct it, or repeat with ?force=true (sluice keys: -force)`},

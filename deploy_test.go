@@ -91,7 +91,7 @@ func TestDashboard(t *testing.T) {
 	tool(t, "", "promtool", "check", "rules", path)
 	wantKnownSeries(t, text)
 	for _, name := range series(read(t, "docs/metrics.md"), "(?m)^\\| `(sluice_[a-z_]+)`") {
-		if !strings.Contains(text, name) && !slices.Contains([]string{"sluice_upstream_max_in_flight", "sluice_config_reloads_total", "sluice_certificate_expiry_timestamp_seconds", "sluice_build_info",
+		if !strings.Contains(text, name) && !slices.Contains([]string{"sluice_upstream_max_in_flight", "sluice_config_reloads_total", "sluice_certificate_expiry_timestamp_seconds", "sluice_target_drained", "sluice_build_info",
 			"sluice_admin_login_failures_total", "sluice_shared_store_up", "sluice_shared_store_silent_seconds", "sluice_shared_store_nodes", "sluice_without_store", "sluice_config_last_reload_success_timestamp_seconds"}, name) {
 			t.Errorf("the dashboard does not show %s", name)
 		}

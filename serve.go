@@ -92,7 +92,7 @@ func serve(ctx context.Context, run service) error {
 		})
 	}
 
-	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
+	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Pool: upstreams, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
 	p := &running{live: live, log: log, signals: run.signals, fixed: run.fixed, sockets: open, store: store,
 		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}
 	if tcp, ok := open.data.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {

@@ -41,6 +41,8 @@ func TestWrongCommandLines(t *testing.T) {
 		{"keys create --requests many", `sluice keys create cannot take "many" for --requests: must be a whole number, or none; see sluice keys create --help`},
 		{"keys create -disabled=maybe", `sluice keys create cannot take "maybe" for --disabled: strconv.ParseBool: parsing "maybe": invalid syntax; see sluice keys create --help`},
 		{"keys update k", "sluice keys update has nothing to change; see sluice keys update --help"},
+		{"upstreams drain", "sluice upstreams drain takes the name of one upstream, or UPSTREAM/TARGET; see sluice upstreams drain --help"},
+		{"upstreams dran up", `sluice upstreams has no command "dran"; did you mean drain? See sluice upstreams --help`},
 		{"status x", `sluice status takes no "x"; see sluice status --help`},
 		{"status -x", "sluice status has no flag -x; see sluice status --help"},
 		{"completion", "sluice completion takes the name of one shell: bash, zsh, fish, powershell; see sluice completion --help"},

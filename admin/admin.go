@@ -25,6 +25,7 @@ import (
 	"sluice/config"
 	"sluice/keys"
 	"sluice/metrics"
+	"sluice/pool"
 	"sluice/proxy"
 )
 
@@ -33,6 +34,7 @@ type Admin struct {
 	live   *config.Live
 	keys   *keys.Store
 	proxy  *proxy.Proxy
+	pool   *pool.Pool
 	log    *slog.Logger
 	clock  func() time.Duration
 	data   net.Addr
@@ -48,6 +50,7 @@ type Parts struct {
 	Live    *config.Live
 	Keys    *keys.Store
 	Proxy   *proxy.Proxy
+	Pool    *pool.Pool
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
 	Clock   func() time.Duration // the keys'
@@ -57,7 +60,7 @@ type Parts struct {
 // New makes an Admin; Start serves it.
 func New(parts Parts) *Admin {
 	log := parts.Log
-	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, log: log, clock: parts.Clock, data: parts.Data,
+	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, pool: parts.Pool, log: log, clock: parts.Clock, data: parts.Data,
 		logins: newLogins(log, parts.Metrics.AdminLoginFailures), codes: newSignInCodes()}
 	metricsHandler := promhttp.HandlerFor(parts.Metrics.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
 	a.server = &http.Server{
@@ -141,6 +144,8 @@ func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	route("/api/import", map[string]http.HandlerFunc{"POST": a.importKeys})
 	get("/api/models", a.listModels)
 	get("/api/upstreams", a.listUpstreams)
+	route("/api/upstreams/{name}/drain", map[string]http.HandlerFunc{"POST": a.drain(true)})
+	route("/api/upstreams/{name}/undrain", map[string]http.HandlerFunc{"POST": a.drain(false)})
 	get("/api/errors", a.listErrors)
 	get("/api/config", a.showConfig)
 	route("/api/reload", map[string]http.HandlerFunc{"POST": a.reload})

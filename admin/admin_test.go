@@ -65,7 +65,7 @@ func start(t *testing.T) *port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.a = New(Parts{Live: live, Keys: p.keys, Proxy: gateway, Metrics: m, Log: log, Clock: clock, Data: &net.TCPAddr{Port: 8080}})
+	p.a = New(Parts{Live: live, Keys: p.keys, Proxy: gateway, Pool: upstreams, Metrics: m, Log: log, Clock: clock, Data: &net.TCPAddr{Port: 8080}})
 	t.Cleanup(func() {
 		upstreams.Close()
 		p.keys.Close()
@@ -293,16 +293,16 @@ func TestStatus(t *testing.T) {
 	target.Upstream.Retry(0)
 	_, v := p.call("GET", "/api/upstreams", "")
 	up := v["data"].([]any)[0].(map[string]any)
-	if got := fmt.Sprint(up["retries"], up["retries_allowed"], up["targets"]); got != "1 10 [map[breaker:open credential_refused:false in_flight:0 model:m serves_in_seconds:1 target:up-m] "+
-		"map[breaker:closed credential_refused:false in_flight:0 model:n serves_in_seconds:0 target:n]]" {
+	if got := fmt.Sprint(up["retries"], up["retries_allowed"], up["targets"]); got != "1 10 [map[breaker:open credential_refused:false drained:false in_flight:0 model:m serves_in_seconds:1 target:up-m] "+
+		"map[breaker:closed credential_refused:false drained:false in_flight:0 model:n serves_in_seconds:0 target:n]]" {
 		t.Errorf("%s", got)
 	}
 	if up["name"] != "up" || up["address"] != "http://127.0.0.1:1" || up["in_flight"] != 0.0 {
 		t.Errorf("%v", up)
 	}
 	_, v = p.call("GET", "/api/models", "")
-	if got := fmt.Sprint(v["data"]); got != "[map[fallbacks:[n] id:m max_retries:5 targets:[map[breaker:open credential_refused:false in_flight:0 last_failure:<nil> model:up-m serves_in_seconds:1 upstream:up weight:3]]] "+
-		"map[fallbacks:[] id:n max_retries:2 targets:[map[breaker:closed credential_refused:false in_flight:0 last_failure:<nil> model:n serves_in_seconds:0 upstream:up weight:1]]]]" {
+	if got := fmt.Sprint(v["data"]); got != "[map[fallbacks:[n] id:m max_retries:5 targets:[map[breaker:open credential_refused:false drained:false in_flight:0 last_failure:<nil> model:up-m serves_in_seconds:1 upstream:up weight:3]]] "+
+		"map[fallbacks:[] id:n max_retries:2 targets:[map[breaker:closed credential_refused:false drained:false in_flight:0 last_failure:<nil> model:n serves_in_seconds:0 upstream:up weight:1]]]]" {
 		t.Errorf("%s", got)
 	}
 	w := p.raw("GET", "/metrics", "")

@@ -26,8 +26,10 @@ type targetView struct {
 	InFlight int64           `json:"in_flight"`
 	Breaker  string          `json:"breaker"`
 	// CredentialRefused: the target refused the gateway's credential, and nothing has been accepted since.
-	CredentialRefused bool    `json:"credential_refused"`
-	ServesIn          float64 `json:"serves_in_seconds"`
+	CredentialRefused bool `json:"credential_refused"`
+	// Drained: an operator has drained the target, or its upstream.
+	Drained  bool    `json:"drained"`
+	ServesIn float64 `json:"serves_in_seconds"`
 	// LastFailure is the upstream's newest, nil without one.
 	LastFailure *pool.Failure `json:"last_failure"`
 	// Credential is "not set" for a target that is never asked, as its upstream has none and needs one.
@@ -64,7 +66,7 @@ func viewOf(t *pool.Target, credential string) targetView {
 	s := t.Status()
 	return targetView{
 		Upstream: t.Upstream.Name, Model: t.Name, Weight: t.Weight, InFlight: s.InFlight, Breaker: s.Breaker,
-		CredentialRefused: s.CredentialRefused, ServesIn: s.ServesIn, LastFailure: t.Upstream.LastFailure(), Credential: credential,
+		CredentialRefused: s.CredentialRefused, Drained: s.Drained, ServesIn: s.ServesIn, LastFailure: t.Upstream.LastFailure(), Credential: credential,
 	}
 }
 

@@ -22,12 +22,17 @@ type upstream struct {
 	InFlight    int64  `json:"in_flight"`
 	Waiting     int64  `json:"waiting"`
 	Connections int    `json:"connections"`
+	Drained     bool   `json:"drained"`
 	Requests    int64  `json:"requests"`
 	Failures    int64  `json:"failures"`
 	LastFailure *struct {
 		At    time.Time `json:"at"`
 		Cause string    `json:"cause"`
 	} `json:"last_failure"`
+	Targets []struct {
+		Target   string `json:"target"`
+		InFlight int64  `json:"in_flight"`
+	} `json:"targets"`
 }
 
 // model is one as the admin port shows it.
@@ -44,6 +49,7 @@ type target struct {
 	InFlight   int64   `json:"in_flight"`
 	Breaker    string  `json:"breaker"`
 	Refused    bool    `json:"credential_refused"`
+	Drained    bool    `json:"drained"`
 	ServesIn   float64 `json:"serves_in_seconds"`
 	Credential string  `json:"credential"`
 }
@@ -52,6 +58,8 @@ type target struct {
 func (t *target) state() cell {
 	why := cell{t.Breaker, red}
 	switch {
+	case t.Drained:
+		return cell{"drained", yellow}
 	case t.Credential != "":
 		return cell{"credential " + t.Credential, red}
 	case t.Refused:
@@ -69,11 +77,14 @@ func (p *Program) upstreams() *cobra.Command {
 	var r remote
 	cmd := &cobra.Command{
 		Use:   "upstreams",
-		Short: "show the upstreams of a running sluice",
-		Args:  takes(0, 0, ""),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return r.show(cmd, "/api/upstreams", printUpstreams) },
+		Short: "show the upstreams of a running sluice; drain one",
+		Long: "Show the upstreams of a running sluice. drain takes one out of service, and\n" +
+			"undrain takes it back in.",
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return r.show(cmd, "/api/upstreams", printUpstreams) },
 	}
 	r.bind(cmd)
+	cmd.AddCommand(r.drain(), r.undrain())
 	return cmd
 }
 
@@ -103,7 +114,7 @@ func (r *remote) show(cmd *cobra.Command, path string, print func(io.Writer, []j
 }
 
 func printUpstreams(to io.Writer, list []json.RawMessage) error {
-	t := newTable(to, "UPSTREAM", "ADDRESS", "REQUESTS", "FAILURES", "IN FLIGHT", "WAITING", "CONNECTIONS", "LAST FAILURE")
+	t := newTable(to, "UPSTREAM", "ADDRESS", "STATE", "REQUESTS", "FAILURES", "IN FLIGHT", "WAITING", "CONNECTIONS", "LAST FAILURE")
 	for _, text := range list {
 		var u upstream
 		if json.Unmarshal(text, &u) != nil {
@@ -113,7 +124,11 @@ func printUpstreams(to io.Writer, list []json.RawMessage) error {
 		if u.LastFailure != nil {
 			last = u.LastFailure.Cause + " at " + u.LastFailure.At.Format(time.RFC3339)
 		}
-		t.add(plain(u.Name), plain(u.Address), u.Requests, u.Failures, u.InFlight, u.Waiting, u.Connections, last)
+		state := cell{"in service", green}
+		if u.Drained {
+			state = cell{"drained", yellow}
+		}
+		t.add(plain(u.Name), plain(u.Address), state, u.Requests, u.Failures, u.InFlight, u.Waiting, u.Connections, last)
 	}
 	return t.print(to)
 }

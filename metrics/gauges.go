@@ -123,6 +123,7 @@ type TargetState struct {
 	Breaker     int // 0 closed, 1 half open, 2 open
 	// CredentialRefused: it refused the gateway's credential, and has accepted none since.
 	CredentialRefused bool
+	Drained           bool // by an operator, or its upstream is
 }
 
 // Upstreams exports what read returns at each scrape. It returns an upstream or a target from its
@@ -141,6 +142,8 @@ var (
 		[]string{"model", "upstream", "target"}, nil)
 	credentialRefused = prometheus.NewDesc("sluice_target_credential_refused", "1 if a target refused the gateway's credential and has accepted none since.",
 		[]string{"model", "upstream", "target"}, nil)
+	targetDrained = prometheus.NewDesc("sluice_target_drained", "1 if an operator has drained a target or its upstream.",
+		[]string{"model", "upstream", "target"}, nil)
 )
 
 // Describe names the series.
@@ -151,6 +154,7 @@ func (upstreams) Describe(to chan<- *prometheus.Desc) {
 	to <- upstreamConnections
 	to <- breakerState
 	to <- credentialRefused
+	to <- targetDrained
 }
 
 // Collect reads them.
@@ -166,6 +170,7 @@ func (read upstreams) Collect(to chan<- prometheus.Metric) {
 		for _, t := range u.Targets {
 			gauge(breakerState, float64(t.Breaker), t.Model, u.Name, t.Name)
 			gauge(credentialRefused, map[bool]float64{true: 1}[t.CredentialRefused], t.Model, u.Name, t.Name)
+			gauge(targetDrained, map[bool]float64{true: 1}[t.Drained], t.Model, u.Name, t.Name)
 		}
 	}
 }

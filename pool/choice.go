@@ -84,7 +84,7 @@ func (m *Model) Rested(now time.Duration, may func(*Target) bool) (soonest *Targ
 func (m *Model) Resting(now time.Duration) (soonest *Target) {
 	for _, t := range m.Targets {
 		h := t.health
-		if h.resting(now) == 0 || int64(now) < h.tried.Load()+int64(tryResting) || t.Upstream.queue.Full() ||
+		if t.drainedNow() || h.resting(now) == 0 || int64(now) < h.tried.Load()+int64(tryResting) || t.Upstream.queue.Full() ||
 			h.breaker.state(now) == Open || h.credential.state(now) == Open {
 			continue
 		}
@@ -97,31 +97,39 @@ func (m *Model) Resting(now time.Duration) (soonest *Target) {
 
 // restsOnly reports whether nothing but a rest after a 429, if that, keeps t from serving.
 func (t *Target) restsOnly(now time.Duration) bool {
-	return t.Closed(now) && t.health.credential.state(now) == Closed
+	return !t.drainedNow() && t.Closed(now) && t.health.credential.state(now) == Closed
 }
 
-// ServesIn is how long until one of the model's targets serves again, as far as can be known.
+// ServesIn is how long until one of the model's targets that are not drained serves again, as far as can be
+// known.
 func (m *Model) ServesIn(now time.Duration) time.Duration {
 	soonest := time.Duration(math.MaxInt64)
 	for _, t := range m.Targets {
-		soonest = min(soonest, t.health.servesIn(now))
+		if !t.drainedNow() {
+			soonest = min(soonest, t.health.servesIn(now))
+		}
 	}
 	return soonest
 }
 
 // Reasons are why targets do not serve.
-type Reasons struct{ Open, Resting, CredentialRefused bool }
+type Reasons struct{ Open, Resting, CredentialRefused, Drained bool }
 
 // Add adds those of other.
 func (r *Reasons) Add(other Reasons) {
 	r.Open = r.Open || other.Open
 	r.Resting = r.Resting || other.Resting
 	r.CredentialRefused = r.CredentialRefused || other.CredentialRefused
+	r.Drained = r.Drained || other.Drained
 }
 
-// Reasons are those of the model's targets.
+// Reasons are those of the model's targets. A target that is drained has no other.
 func (m *Model) Reasons(now time.Duration) (why Reasons) {
 	for _, t := range m.Targets {
+		if t.drainedNow() {
+			why.Drained = true
+			continue
+		}
 		why.Add(Reasons{
 			Open:              t.health.breaker.state(now) == Open,
 			Resting:           t.Rests(now) > 0,

@@ -23,7 +23,7 @@ func (u *Upstream) gauges() metrics.UpstreamState {
 	for key, h := range u.targets {
 		if h.asked.Load() {
 			s.Targets = append(s.Targets, metrics.TargetState{Model: key.model, Name: key.name, Breaker: int(h.breaker.state(now)),
-				CredentialRefused: h.credential.state(now) != Closed})
+				CredentialRefused: h.credential.state(now) != Closed, Drained: u.drained.Load() || h.drained.Load()})
 		}
 	}
 	return s

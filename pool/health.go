@@ -11,6 +11,7 @@ import (
 type health struct {
 	inFlight atomic.Int64
 	asked    atomic.Bool // from the first attempt on; until then no gauge shows it
+	drained  *atomic.Bool
 	breaker  breaker
 	rests    atomic.Int64 // until when, after a 429 with Retry-After
 	tried    atomic.Int64 // when that began, or a request was last sent all the same
@@ -52,12 +53,12 @@ func (h *health) servesIn(now time.Duration) time.Duration {
 	return max(h.resting(now), h.breaker.pausesFor(now), h.credential.pausesFor(now))
 }
 
-func (h *health) status(key healthKey, now time.Duration) TargetStatus {
+func (h *health) status(key healthKey, now time.Duration, drained bool) TargetStatus {
 	state := h.breaker.state(now)
 	return TargetStatus{
 		Model: key.model, Target: key.name, Breaker: state.String(), breaker: state,
-		CredentialRefused: h.credential.state(now) != Closed,
-		InFlight:          h.inFlight.Load(), ServesIn: h.servesIn(now).Seconds(),
+		CredentialRefused: h.credential.state(now) != Closed, Drained: drained || h.drained.Load(),
+		InFlight: h.inFlight.Load(), ServesIn: h.servesIn(now).Seconds(),
 	}
 }
 
@@ -66,7 +67,7 @@ func (t *Target) serves(now time.Duration) bool { return t.healthy(now) && !t.Up
 
 func (t *Target) healthy(now time.Duration) bool {
 	h := t.health
-	return h.resting(now) == 0 && h.breaker.state(now) != Open && h.credential.state(now) != Open
+	return !t.drainedNow() && h.resting(now) == 0 && h.breaker.state(now) != Open && h.credential.state(now) != Open
 }
 
 // Closed reports whether t's breaker is closed.
@@ -133,6 +134,9 @@ func (t *Target) enter(now time.Duration) (p Place, ok bool) {
 
 // enterRegardless is enter for a target that may rest.
 func (t *Target) enterRegardless(now time.Duration) (p Place, ok bool) {
+	if t.drainedNow() {
+		return Place{}, false
+	}
 	h := t.health
 	p = Place{at: now}
 	if p.probe, ok = h.breaker.enter(now); !ok {
@@ -210,7 +214,7 @@ func (u *Upstream) counted(ok bool) bool {
 
 // Status is what can be shown of the target now.
 func (t *Target) Status() TargetStatus {
-	return t.health.status(healthKey{t.Model, t.name}, t.Upstream.clock())
+	return t.health.status(healthKey{t.Model, t.name}, t.Upstream.clock(), t.Upstream.drained.Load())
 }
 
 // TargetStatus is what is shown of a target.
@@ -219,8 +223,10 @@ type TargetStatus struct {
 	Target  string `json:"target"` // the upstream's name for it
 	Breaker string `json:"breaker"`
 	// CredentialRefused: the target refused the gateway's credential, and nothing has been accepted since.
-	CredentialRefused bool  `json:"credential_refused"`
-	InFlight          int64 `json:"in_flight"`
+	CredentialRefused bool `json:"credential_refused"`
+	// Drained: an operator has drained the target, or its upstream.
+	Drained  bool  `json:"drained"`
+	InFlight int64 `json:"in_flight"`
 	// ServesIn is how long the target is still left alone, in seconds.
 	ServesIn float64 `json:"serves_in_seconds"`
 	breaker  BreakerState

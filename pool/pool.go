@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -29,6 +30,7 @@ type Pool struct {
 
 	mu      sync.Mutex // one configuration at a time
 	current map[string]*Upstream
+	drains  map[drainKey]*atomic.Bool // see drain.go
 }
 
 // New makes an empty Pool. clock is what the callers of Pick, Enter and Leave read. A nil
@@ -37,7 +39,7 @@ func New(m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, dial 
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	p := &Pool{dial: dial, metrics: m, log: log, clock: clock}
+	p := &Pool{dial: dial, metrics: m, log: log, clock: clock, drains: map[drainKey]*atomic.Bool{}}
 	m.Upstreams(p.gauges)
 	return p
 }
@@ -177,7 +179,7 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 		model := &Model{Name: name, MaxRetries: cfg.MaxRetriesFor(m)}
 		for _, t := range m.Targets {
 			c := cfg.Upstreams[t.Upstream]
-			target := newTarget(name, t, c, byName[t.Upstream])
+			target := p.newTarget(name, t, c, byName[t.Upstream])
 			target.Timeouts = cfg.TimeoutsFor(m, c)
 			target.Metrics = s.series.Target(name, t.Upstream)
 			target.maxHead = int(cfg.Limits.UpstreamHead)
@@ -218,6 +220,7 @@ func (p *Pool) Adopt(s *Set) {
 	defer p.mu.Unlock()
 	s.series.Adopt()
 	used := s.healths(p.clock())
+	p.forgetDrains(s)
 	old := p.current
 	p.current = make(map[string]*Upstream, len(s.Upstreams))
 	for i, u := range s.Upstreams {
@@ -247,7 +250,7 @@ func (s *Set) healths(now time.Duration) map[*health]bool {
 // Close retires every upstream.
 func (p *Pool) Close() { p.Adopt(p.Build(&config.Config{})) }
 
-func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) *Target {
+func (p *Pool) newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) *Target {
 	name := t.Model
 	if name == "" {
 		name = model
@@ -255,7 +258,7 @@ func newTarget(model string, t *config.Target, c *config.Upstream, u *Upstream) 
 	target := &Target{
 		Upstream: u, Model: model, Weight: t.Weight, name: name, Name: quote(name),
 		QueueTimeout: c.QueueTimeout.Std(), StreamUsage: c.StreamUsage, passes: c.HeadersPass,
-		health: u.healthOf(healthKey{model, name}),
+		health: u.healthOf(healthKey{model, name}, p.drainSwitch(drainKey{u.Name, name})),
 	}
 	target.Member = fmt.Appendf(nil, `"gateway":{"model":%s,"upstream":%s,"attempts":`, quote(model), quote(u.Name))
 	target.BasePath = []byte(strings.TrimSuffix(c.BaseURL.EscapedPath(), "/"))

@@ -54,6 +54,7 @@ type Upstream struct {
 	tls     *tls.Config // nil for http
 	retired atomic.Bool
 	asked   atomic.Bool // once one of its targets is
+	drained *atomic.Bool
 
 	budget budget
 	queue  limiter.Queue
@@ -87,6 +88,7 @@ type Status struct {
 	Waiting     int64    `json:"waiting"`
 	Connections int      `json:"connections"`
 	Idle        int      `json:"idle_connections"`
+	Drained     bool     `json:"drained"` // as a whole
 	Requests    int64    `json:"requests"`
 	Failures    int64    `json:"failures"`
 	LastFailure *Failure `json:"last_failure"`
@@ -119,6 +121,7 @@ func (p *Pool) newUpstream(name string, c *config.Upstream, series metrics.Upstr
 	u := &Upstream{
 		Name: name, Address: addressOf(c), way: wayOf(c), dial: straight(p.dial), silence: Silence, clock: p.clock, log: p.log,
 		targets: map[healthKey]*health{}, retries: series.Retries(), refused: series.RetriesRefused(),
+		drained: p.drainSwitch(drainKey{upstream: name}),
 	}
 	roots, _ := c.Roots()
 	secure := func(to *url.URL) *tls.Config {
@@ -199,7 +202,7 @@ func (u *Upstream) Status() Status {
 		Name: u.Name, Address: u.Address, InFlight: u.inFlight.Load(),
 		MaxInFlight: u.queue.Limit(), Places: u.queue.InFlight(), Waiting: u.queue.Waiting(),
 		Connections: u.client.ConnsCount(), Idle: u.client.IdleConnsCount(),
-		Requests: u.requests.Load(), Failures: u.failures.Load(), LastFailure: u.last.Load(),
+		Drained: u.drained.Load(), Requests: u.requests.Load(), Failures: u.failures.Load(), LastFailure: u.last.Load(),
 		Targets: []TargetStatus{},
 	}
 	now := u.clock()
@@ -207,7 +210,7 @@ func (u *Upstream) Status() Status {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for key, h := range u.targets {
-		s.Targets = append(s.Targets, h.status(key, now))
+		s.Targets = append(s.Targets, h.status(key, now, s.Drained))
 	}
 	slices.SortFunc(s.Targets, func(a, b TargetStatus) int {
 		return cmp.Or(strings.Compare(a.Model, b.Model), strings.Compare(a.Target, b.Target))
@@ -216,12 +219,12 @@ func (u *Upstream) Status() Status {
 }
 
 // healthOf is what is known of a target, from now on kept.
-func (u *Upstream) healthOf(key healthKey) *health {
+func (u *Upstream) healthOf(key healthKey, drained *atomic.Bool) *health {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	h := u.targets[key]
 	if h == nil {
-		h = new(health)
+		h = &health{drained: drained}
 		u.targets[key] = h
 	}
 	return h

@@ -117,6 +117,9 @@ func (r *request) noneServes() *failure {
 	if !slices.ContainsFunc(r.models, func(m *pool.Model) bool { return len(m.Targets) > 0 }) {
 		return refusal(noHealthyUpstream, "model", "%s", lacksCredential(r.models[0]))
 	}
+	if !slices.ContainsFunc(r.models, (*pool.Model).InService) {
+		return refusal(noHealthyUpstream, "", "all targets of model %s are drained: an operator has taken them out of service", r.models[0].Name)
+	}
 	now, wait := r.proxy.clock(), time.Duration(math.MaxInt64)
 	var why pool.Reasons
 	for _, m := range r.models {
@@ -124,14 +127,20 @@ func (r *request) noneServes() *failure {
 		why.Add(m.Reasons(now))
 	}
 	wait = max(wait, time.Second)
+	drained := why.Drained
+	why.Drained = false
 	if why == (pool.Reasons{Resting: true}) {
 		f := refusal(upstreamLimited, "", "all targets of model %s are rate-limited by their upstreams; try again in %s",
 			r.models[0].Name, wait.Round(time.Second))
 		f.retryAfter = wait
 		return f
 	}
+	reasons := reasonTexts(why)
+	if drained {
+		reasons += ", drained"
+	}
 	f := refusal(noHealthyUpstream, "", "all targets of model %s are unavailable (%s); try again in %s",
-		r.models[0].Name, reasonTexts(why), wait.Round(time.Second))
+		r.models[0].Name, reasons, wait.Round(time.Second))
 	f.retryAfter = wait
 	return f
 }

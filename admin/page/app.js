@@ -10,7 +10,7 @@ const linkPrefix = "#sign-in=";
 const current = () => (views.includes(location.hash.slice(1)) ? location.hash.slice(1) : "overview");
 
 function showModels(models, upstreams) {
-  const state = (t) => (t.credential ? `credential ${t.credential}` : t.credential_refused ? "credential refused" : t.breaker);
+  const state = (t) => (t.drained ? "drained" : t.credential ? `credential ${t.credential}` : t.credential_refused ? "credential refused" : t.breaker);
   const breaker = (t) => h("span", { class: `badge ${state(t) === "closed" ? "good" : "bad"}` },
     t.serves_in_seconds > 0 ? `${state(t)}, ${Math.ceil(t.serves_in_seconds)} s` : state(t));
   const failure = (f) => (f ? `${f.cause}, ${when(f.at)}` : "none");
