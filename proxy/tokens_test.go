@@ -346,3 +346,44 @@ func TestChunksThatSayMoreThanUsageStay(t *testing.T) {
 		}
 	})
 }
+
+// TestUsageChunkThatNobodyAskedFor stays at the gateway whatever else its upstream writes into it, and
+// only if it is one.
+func TestUsageChunkThatNobodyAskedFor(t *testing.T) {
+	const counts = `"usage":{"prompt_tokens":20,"completion_tokens":5}`
+	for _, test := range []struct {
+		event string
+		stays bool
+	}{
+		{`{"choices":[],` + counts + `}`, true},
+		{`{"choices": [ ] ,` + counts + `}`, true},
+		{`{"choices":null,` + counts + `}`, true},
+		{`{"choices":{},` + counts + `}`, true},
+		{`{` + counts + `}`, true},
+		{`{"id":"x","choices":[],"provider":"p","x_groq":{"id":"y"},"time_info":[1],` + counts + `}`, true},
+		{`{"choices":[],"error":null,` + counts + `}`, true},
+		{`{"choices":[],"error":false,` + counts + `}`, true},
+		{`{"choices":[],"error":{"message":"boom"},` + counts + `}`, false},
+		{`{"error":"boom",` + counts + `}`, false},
+		{`{"type":"message_delta",` + counts + `}`, false},
+		{`{"delta":{"stop_reason":"end_turn"},` + counts + `}`, false},
+		{`{"message":{},` + counts + `}`, false},
+		{`{"response":{},` + counts + `}`, false},
+		{`{"choices":[{"delta":{"content":"b"}}],` + counts + `}`, false},
+		{`{"choices":"b",` + counts + `}`, false},
+	} {
+		t.Run(test.event, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				const limit = 10_000
+				g, key, _ := counted(t, oneUpstream, limit, events(textEvent, chunkStop, "data: "+test.event+"\n\n", chunkDone))
+				a := g.post("/v1/chat/completions", body(100, `"stream":true,`))
+				if strings.Contains(a.body, test.event) == test.stays || !strings.HasSuffix(a.body, chunkDone) {
+					t.Errorf("got %s", a.body)
+				}
+				if used := g.usedTokens(key, limit); test.stays && used != 25 {
+					t.Errorf("%d tokens are used, want 25", used)
+				}
+			})
+		})
+	}
+}

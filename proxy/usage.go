@@ -8,36 +8,33 @@ type usage struct{ input, output int64 }
 func (u *usage) known() bool { return u.input > 0 || u.output > 0 }
 
 // readEvent reads the usage that an event has: OpenAI's at its top, Anthropic's there or in the
-// message that begins, the Responses API's in the response that ends. extra is true for a chunk that
-// holds nothing else.
+// message that begins, the Responses API's in the response that ends. extra is true for a chunk of
+// OpenAI's that tells its usage and nothing else that an API has a name for.
 func (u *usage) readEvent(data []byte) (extra bool) {
-	var own, inner, choices []byte
-	known := true
+	var own, inner, choices, err []byte
+	foreign := false // an event of another API
 	w := walkObject(data)
 	for w.next() {
-		name := w.name()
-		switch string(name) {
+		switch string(w.name()) {
 		case "usage":
 			own = w.value()
 		case "message", "response":
-			inner = w.value()
+			inner, foreign = w.value(), true
+		case "type", "delta":
+			foreign = true
 		case "choices":
 			choices = w.value()
+		case "error":
+			err = w.value()
 		}
-		known = known && chunkNames[string(name)]
 	}
 	if !w.closed {
 		return false
 	}
 	u.read(own)
 	u.read(memberOf(inner, "usage"))
-	none := len(choices) > 0 && choices[0] == '[' && skipSpace(choices, 1) == len(choices)-1
-	return known && none && len(own) > 0 && own[0] == '{'
+	return !foreign && !isError(err) && isEmpty(choices) && len(own) > 0 && own[0] == '{'
 }
-
-// chunkNames are the members of a chunk of OpenAI's that has no choices.
-var chunkNames = map[string]bool{"id": true, "object": true, "created": true, "model": true, "choices": true, "usage": true,
-	"system_fingerprint": true, "service_tier": true, "obfuscation": true}
 
 // read takes the counts of a usage object as it is written. They grow in the course of a stream: the
 // largest counts.

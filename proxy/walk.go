@@ -99,6 +99,11 @@ func isText(value []byte, text string) bool {
 // isNull reports whether value is absent or null.
 func isNull(value []byte) bool { return len(value) == 0 || value[0] == 'n' }
 
+// isEmpty reports whether value is absent, null, or an array or object with nothing in it.
+func isEmpty(value []byte) bool {
+	return isNull(value) || (value[0] == '[' || value[0] == '{') && skipSpace(value, 1) == len(value)-1
+}
+
 // mayHide reports whether text has an ASCII letter or an underscore as an escape. No encoder
 // writes one so, but every decoder reads "\u0065rror" as a name. A search for a name as it is
 // usually written finds it only in a text that hides nothing.
