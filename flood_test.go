@@ -62,7 +62,7 @@ func TestFlood(t *testing.T) {
 		}
 		time.Sleep(floodWait)
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"choices":[]}`)
+		_, _ = io.WriteString(w, `{"choices":[{}]}`)
 	}))
 	defer provider.Close()
 	s := startFlooded(t, provider.URL+"/v1")

@@ -24,7 +24,7 @@ const (
 	CredentialRefused              // 401, 402 or 403: the gateway's own credential was refused
 	Redirected                     // a redirect, which is never followed
 	ErrorEvent                     // a stream whose first event is an error, or a plain 2xx with an error in it
-	NoAnswer                       // a 2xx with nothing in it, or with what is not JSON under that type
+	NoAnswer                       // a 2xx with nothing in it, without any choices, or with what is not JSON under that type
 	StreamBroken                   // a stream broke off, stalled or ended without a terminator
 	ClientLeft                     // ended from this side, as those below are: the client has gone
 	ShuttingDown                   // the process ends

@@ -36,7 +36,7 @@ func (g *gateway) lines() (list []map[string]any) {
 
 // TestAccessLog: one line a request, with all that is known of it.
 func TestAccessLog(t *testing.T) {
-	const withUsage = `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}`
+	const withUsage = `{"choices":[1],"usage":{"prompt_tokens":7,"completion_tokens":2}}`
 	for _, test := range []struct {
 		name, path, body string
 		answer           step
@@ -45,7 +45,7 @@ func TestAccessLog(t *testing.T) {
 		{"plain", "/v1/chat/completions", plainM, step{Answer: func(conn net.Conn, _ *upstreamtest.Recorded) {
 			time.Sleep(1500 * time.Millisecond)
 			_, _ = io.WriteString(conn, reply("200 OK", "application/json", withUsage))
-		}}, "status=200 method=POST path=/v1/chat/completions model=m upstream=a trail=m@a;200;1500 bytes_in=13 bytes_out=116 tokens_in=7 tokens_out=2 first_byte=1.5 total=1.5 overhead=0"},
+		}}, "status=200 method=POST path=/v1/chat/completions model=m upstream=a trail=m@a;200;1500 bytes_in=13 bytes_out=117 tokens_in=7 tokens_out=2 first_byte=1.5 total=1.5 overhead=0"},
 		{"stream", "/v1/chat/completions", streamM, events(textEvent, usageEvent, chunkDone),
 			"status=200 stream=true bytes_in=27 tokens_in=20 tokens_out=5 overhead=0"},
 		{"passes through", "/v1/audio/speech", plainM, upstreamtest.Say(reply("200 OK", "audio/mpeg", strings.Repeat("x", 100_000))), "status=200 bytes_out=100000"},
@@ -189,7 +189,7 @@ func TestMetricsOfARequest(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		withUsage := step{Answer: func(conn net.Conn, _ *upstreamtest.Recorded) {
 			time.Sleep(2 * time.Second)
-			_, _ = io.WriteString(conn, reply("200 OK", "application/json", `{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}`))
+			_, _ = io.WriteString(conn, reply("200 OK", "application/json", `{"choices":[1],"usage":{"prompt_tokens":7,"completion_tokens":2}}`))
 		}}
 		twoSecondsApart := step{Answer: func(conn net.Conn, _ *upstreamtest.Recorded) {
 			_, _ = io.WriteString(conn, streamHead+chunked(textEvent))

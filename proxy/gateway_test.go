@@ -256,11 +256,11 @@ func reply(status, contentType, body string) string {
 	return upstreamtest.Whole(status, contentType, "", body)
 }
 
-const okBody = `{"id":"x","choices":[]}`
+const okBody = `{"id":"x","choices":[{}]}`
 
 var okReply = reply("200 OK", "application/json", okBody)
 
-const okAnnotated = `{"gateway":{"model":"m","upstream":"up","attempts":1},"id":"x","choices":[]}`
+const okAnnotated = `{"gateway":{"model":"m","upstream":"up","attempts":1},"id":"x","choices":[{}]}`
 
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, is func() bool) {

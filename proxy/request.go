@@ -93,6 +93,7 @@ type attempt struct {
 	status int // 0 without one
 	failed bool
 	cause  pool.Cause // if failed
+	empty  bool       // by an answer without choices
 	// abandoned: the target was left for others, and is not asked again.
 	abandoned bool
 

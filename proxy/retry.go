@@ -51,8 +51,21 @@ func (r *request) meaning(a *attempt) verdict {
 		return otherTarget
 	case a.cause == pool.ResponseTimeout: // it has been paid for once
 		return onward
+	case a.empty && r.empties(a.target.Model) > 1: // twice
+		return onward
 	}
 	return again
+}
+
+// empties is how many answers of model had no choices. They have been paid for, and most models that
+// answer so once more would again.
+func (r *request) empties(model string) (n int) {
+	for i := range r.attempts {
+		if a := &r.attempts[i]; a.empty && a.target.Model == model {
+			n++
+		}
+	}
+	return n
 }
 
 // retryable reports whether the same model may do better the next time.
@@ -97,6 +110,10 @@ func (r *request) outcome(a *attempt) pool.Outcome {
 		return pool.Refused
 	case pool.ErrorEvent:
 		return pool.Refused
+	case pool.NoAnswer:
+		if a.empty {
+			return pool.Refused // a filter's word about this request, most often
+		}
 	// A time-out that the client, or what was left of the request's time, made shorter than
 	// the operator has it says nothing; else a client could have a target shut for all.
 	case pool.ConnectTimeout:

@@ -18,14 +18,16 @@ type route struct {
 	streamOptions bool
 	// json: a plain answer is JSON, so that an empty one is none.
 	json bool
+	// choices: a plain answer has them, and one without any is none.
+	choices bool
 	// texts: a stream's events have their text under "text", not in a "delta".
 	texts bool
 }
 
 // builtin are the paths that every gateway has.
 var builtin = []route{
-	{path: "/chat/completions", json: true, terminated: true, streamOptions: true},
-	{path: "/completions", json: true, terminated: true, texts: true},
+	{path: "/chat/completions", json: true, choices: true, terminated: true, streamOptions: true},
+	{path: "/completions", json: true, choices: true, terminated: true, texts: true},
 	{path: "/embeddings", json: true},
 	{path: "/responses", json: true, dialect: responses, terminated: true},
 	{path: "/messages", json: true, dialect: anthropic, terminated: true},

@@ -65,7 +65,7 @@ func TestTokensAreSettled(t *testing.T) {
 		answer           step
 		used             int64
 	}{
-		{"chat", "/v1/chat/completions", `"max_tokens":500,`, json(`{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":11,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":3}}}`), 18},
+		{"chat", "/v1/chat/completions", `"max_tokens":500,`, json(`{"choices":[{}],"usage":{"prompt_tokens":7,"completion_tokens":11,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":3}}}`), 18},
 		{"responses", "/v1/responses", `"max_output_tokens":500,`, json(`{"output":[],"usage":{"input_tokens":7,"output_tokens":11,"total_tokens":18}}`), 18},
 		{"messages", "/v1/messages", `"max_tokens":500,`, json(`{"usage":{"input_tokens":7,"cache_creation_input_tokens":1000,"cache_read_input_tokens":100,"output_tokens":11},"content":[]}`), 1118},
 		{"embeddings", "/v1/embeddings", ``, json(`{"data":[{"embedding":[` + strings.Repeat("0.1,", 3000) + `1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`), 8},

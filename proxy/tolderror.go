@@ -24,6 +24,8 @@ type top struct {
 	err    []byte // its error
 	typed  bool   // its type is that of an error
 	usage  []byte
+	// choices are OpenAI's answers.
+	choices []byte
 }
 
 // topOf walks over a JSON object once. whole is false for what is none, or has more than one behind it.
@@ -38,6 +40,8 @@ func topOf(object []byte) (t top, whole bool) {
 			t.typed = isText(w.value(), "error")
 		case "usage":
 			t.usage = w.value()
+		case "choices":
+			t.choices = w.value()
 		}
 	}
 	return t, w.closed
@@ -126,9 +130,10 @@ func statusOfType(value []byte) int {
 }
 
 var (
-	errBlank   = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a 2xx without a body")}
-	errNotText = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a 2xx whose JSON is not whole")}
-	errNoText  = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a stream of a terminator alone")}
+	errBlank    = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a 2xx without a body")}
+	errNotText  = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a 2xx whose JSON is not whole")}
+	errNoChoice = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a 2xx whose choices are empty")}
+	errNoText   = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a stream of a terminator alone")}
 )
 
 // checkAnswer looks at a 2xx that has been read to its end, takes its usage, and gives the verdict on one
@@ -155,6 +160,10 @@ func (r *request) checkAnswer(a *attempt, body []byte, json bool) (v verdict, is
 	}
 	if status, failed := t.failed(); failed {
 		return r.toldBy(a, &toldError{status, body}), false
+	}
+	if r.route.choices && t.choices != nil && isEmpty(t.choices) {
+		a.empty = true
+		return r.lost(a, errNoChoice), false
 	}
 	r.tokens.usage.read(t.usage)
 	return 0, true

@@ -40,6 +40,9 @@ retry: {base: 1ms, max: 1ms}
 		"with a 401":            {plain(`{"error":{"message":"theirs","code":401}}`), "401 onward", 502, "credential"},
 		"with no status":        {plain(`{"error":{"message":"theirs","code":200}}`), "200 error_event twice", 502, "an error in it"},
 		"OpenAI's type":         {plain(`{"error":{"message":"theirs","type":"invalid_request_error","code":"x"}}`), "over", 400, "theirs"},
+		"no choices":            {plain(`{"id":"x","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}`), "200 no_answer twice", 502, "no answer in it"},
+		"choices of null":       {plain(`{"choices":null}`), "200 no_answer twice", 502, "no answer in it"},
+		"choices of no type":    {plain(`{"choices":{ }}`), "200 no_answer twice", 502, "no answer in it"},
 		"DONE alone":            {first("data: [DONE]"), "200 no_answer twice", 502, "no answer in it"},
 		"a first event's 400":   {first(`data: {"error":{"message":"theirs","code":400}}`), "over", 400, `"gateway":{"model":"alone"`},
 		"a first event's 429":   {first(`data: {"error":{"message":"theirs","status":429}}`), "429 twice", 429, "theirs"},
@@ -78,6 +81,10 @@ func TestSuccessThatIsAnAnswer(t *testing.T) {
 		"an error of false":       {"/v1/responses", reply("200 OK", "application/json", `{"error":false}`)},
 		"an error further in":     {"/v1/responses", reply("200 OK", "application/json", `{"x":{"error":1}}`)},
 		"an array":                {"/v1/embeddings", reply("200 OK", "application/json", `[1]`)},
+		"choices elsewhere":       {"/v1/responses", reply("200 OK", "application/json", `{"choices":[]}`)},
+		"no choices at all":       {"/v1/chat/completions", reply("200 OK", "application/json", `{"output":"x"}`)},
+		"choices of another kind": {"/v1/completions", reply("200 OK", "application/json", `{"choices":"x"}`)},
+		"an array of choices":     {"/v1/chat/completions", reply("200 OK", "application/json", `[{"choices":[]}]`)},
 		"deeper than is followed": {"/v1/responses", reply("200 OK", "application/json", strings.Repeat("[", 400)+strings.Repeat("]", 400))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +96,48 @@ func TestSuccessThatIsAnAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestEmptyChoicesAreRetriedOnce on each model, whatever it may be retried else, and are no failure for
+// the breaker: what filters a request's answers says nothing of other requests.
+func TestEmptyChoicesAreRetriedOnce(t *testing.T) {
+	const text = threeUpstreams + `
+  m: {targets: [{upstream: a}], max_retries: 5, fallbacks: [n]}
+  n: {targets: [{upstream: b}], max_retries: 5}
+retry: {base: 1ms, max: 1ms}
+`
+	empty := upstreamtest.Say(reply("200 OK", "application/json", `{"choices":[]}`))
+	for name, test := range map[string]struct {
+		a, b   steps
+		status int
+		asked  string // at a and at b
+	}{
+		"once":              {steps{empty, good}, steps{good}, 200, "2 0"},
+		"twice":             {steps{empty}, steps{good}, 200, "2 1"},
+		"everywhere":        {steps{empty}, steps{empty}, 502, "2 2"},
+		"beside failures":   {steps{status("503 No"), empty, status("503 No"), empty, good}, steps{good}, 200, "4 1"},
+		"and then an error": {steps{empty}, steps{empty, status("404 No")}, 404, "2 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				g, hosts := startScripted(t, text, map[string]steps{"a": test.a, "b": test.b})
+				a := g.post("/v1/chat/completions", plainM)
+				if got := fmt.Sprint(hosts["a"].Asked(), hosts["b"].Asked()); a.status != test.status || got != test.asked {
+					t.Errorf("%d, asked %s, want %d and %s: %s", a.status, got, test.status, test.asked, a.header.Get("X-Sluice-Trail"))
+				}
+				g.wantNothingLeft()
+			})
+		})
+	}
+	inBubble(t, func(t *testing.T) {
+		g, _ := startScripted(t, oneUpstream, map[string]steps{"a": {empty}})
+		for range 6 {
+			g.post("/v1/chat/completions", plainM)
+		}
+		if state := g.p.Set().Models["m"].Targets[0].Status().Breaker; state != "closed" {
+			t.Errorf("the breaker is %s", state)
+		}
+	})
 }
 
 // TestErrorWithinAStream counts as one, though the stream goes on to its end.
