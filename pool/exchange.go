@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,8 @@ type Exchange struct {
 	write    func() error
 	chunked  bool
 	chunks   chunks
-	left     int  // of a body in one piece; UntilClose for one that the connection's end ends
+	left     int // of a body in one piece; UntilClose for one that the connection's end ends
+	unread   []byte
 	whole    bool // the body has been read to its end
 	cut      bool // the request was not written to its end
 	open     bool // between Send and Finish
@@ -68,7 +70,7 @@ func Release(x *Exchange) {
 	if x.open {
 		panic("BUG: releasing an exchange that is not finished")
 	}
-	x.Head, x.Body, x.Fresh = nil, nil, false
+	x.Head, x.Body, x.Fresh, x.unread = nil, nil, false, nil
 	x.Response.Reset()
 	x.mu.Lock()
 	x.aborted = false
@@ -243,6 +245,11 @@ func (x *Exchange) sendError(err error) *Error {
 // Read reads the answer's body. io.EOF is its whole end; an upstream that breaks off
 // gives another error.
 func (x *Exchange) Read(p []byte) (int, error) {
+	if len(x.unread) > 0 {
+		n := copy(p, x.unread)
+		x.unread = x.unread[n:]
+		return n, nil
+	}
 	n, err := x.readBody(p)
 	if err == io.EOF {
 		x.whole = true
@@ -254,6 +261,9 @@ func (x *Exchange) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Unread has the next Reads return a copy of p first, which is what Read has returned so far.
+func (x *Exchange) Unread(p []byte) { x.unread = bytes.Clone(p) }
 
 func (x *Exchange) readBody(p []byte) (n int, err error) {
 	switch {
@@ -314,7 +324,7 @@ func (x *Exchange) releaseReader() {
 
 // Ready reports whether the next Read returns without waiting for the upstream.
 func (x *Exchange) Ready() bool {
-	return !x.chunked && x.reader != nil && x.reader.Buffered() > 0
+	return len(x.unread) > 0 || !x.chunked && x.reader != nil && x.reader.Buffered() > 0
 }
 
 // SetReadDeadline bounds the reads that follow. They are bounded by Send's deadline before.

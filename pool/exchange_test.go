@@ -110,3 +110,30 @@ func TestAbortWakesWhoWaits(t *testing.T) {
 		t.Errorf("%d in flight", n)
 	}
 }
+
+// TestUnread gives back what was read, to the end.
+func TestUnread(t *testing.T) {
+	target, _ := secureTarget(t)
+	x := Acquire()
+	defer Release(x)
+	defer x.Finish()
+	x.Head = fmt.Appendf(nil, "POST /v1/completions%sContent-Length: %d\r\n\r\n", target.Head, 5)
+	x.Body = [][]byte{[]byte("hello")}
+	if err := x.Send(target, time.Now().Add(10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		all, err := io.ReadAll(x)
+		if string(all) != "hello" || err != nil {
+			t.Fatalf("%q, %v", all, err)
+		}
+		x.Unread(all)
+		clear(all)
+	}
+	one := make([]byte, 2)
+	for _, want := range []string{"he", "ll", "o"} {
+		if n, err := x.Read(one); string(one[:n]) != want || err != nil || x.Ready() != (want != "o") {
+			t.Fatalf("%q, %v, ready %v", one[:n], err, x.Ready())
+		}
+	}
+}

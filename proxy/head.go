@@ -39,6 +39,7 @@ func (r *request) writeHead(target *pool.Target) {
 var (
 	headerContentType = []byte(fasthttp.HeaderContentType)
 	typeJSON          = []byte("application/json")
+	typeEvents        = []byte("text/event-stream")
 )
 
 // travels reports whether the client's header called name goes to target.
@@ -71,7 +72,7 @@ func mediaType(contentType []byte) []byte {
 }
 
 func isEventStream(contentType []byte) bool {
-	return bytes.EqualFold(mediaType(contentType), []byte("text/event-stream"))
+	return bytes.EqualFold(mediaType(contentType), typeEvents)
 }
 
 func isJSON(contentType []byte) bool {

@@ -75,23 +75,28 @@ func (r *request) reply(a *attempt) verdict {
 	if a.failed {
 		until = earlier(until, time.Now().Add(errorTime))
 	}
+	rd := r.readingOf(a)
 	x.SetReadDeadline(until)
-	limit := int(r.snapshot.config.Limits.Response)
-	length := x.Response.ContentLength()
-	whole := isJSON(x.Response.ContentType()) && length <= limit
-	body, added, ended, err := r.annotatedAnswer(limit, whole)
-	if err != nil {
+	if waits := r.firstEventDeadline(a); rd.mayStream() && waits.Before(until) {
+		x.SetReadDeadline(waits) // for its first bytes
+		rd.until = until
+	}
+	body, added, ended, err := r.annotatedAnswer(&rd)
+	switch {
+	case err == errStream:
+		x.Response.SetContentTypeBytes(typeEvents) // what clients and proxies do with it they decide by that
+		return r.replyStream(a)
+	case err != nil:
 		return r.lost(a, err)
 	}
 	if a.failed && r.isForeign(body, ended) {
 		return r.replyForeign(a)
 	}
 	if !ended {
-		return r.replyAsItComes(a, body, length+added)
+		return r.replyAsItComes(a, body, x.Response.ContentLength()+added)
 	}
 	if !a.failed && a.status/100 == 2 {
-		plain := whole && len(x.Response.ContentEncoding()) == 0
-		if v, is := r.checkAnswer(a, body, plain); !is {
+		if v, is := r.checkAnswer(a, body, &rd); !is {
 			return v
 		}
 	}
@@ -113,10 +118,15 @@ func (r *request) answerWith(body []byte) {
 
 // annotatedAnswer is the body as far as readAnswer reads it, with the gateway's member in it,
 // and how many bytes that has added. Room for the member is left in front, so that a body is never moved for it.
-func (r *request) annotatedAnswer(limit int, whole bool) (body []byte, added int, ended bool, err error) {
+// The error is errStream for one that is to be read as a stream.
+func (r *request) annotatedAnswer(rd *reading) (body []byte, added int, ended bool, err error) {
 	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
 	room := len(r.scratch)
-	buf, ended, err := r.readAnswer(room, limit, whole)
+	buf, ended, err := r.readAnswer(room, rd)
+	if err == errStream {
+		r.exchange.Unread(buf[room:])
+		r.dropAnswer()
+	}
 	if err != nil {
 		return nil, 0, false, err
 	}
@@ -132,38 +142,37 @@ func (r *request) annotatedAnswer(limit int, whole bool) (body []byte, added int
 }
 
 // readAnswer reads the body behind room bytes left free: to its end, or until it has more than
-// limit bytes or there is no memory for more, or, where it is not wanted whole, until its beginning
+// it may or there is no memory for more, or, where it is not wanted whole, until its beginning
 // tells what it is. Its buffer follows the bytes that arrive, not the length that was announced.
-func (r *request) readAnswer(room, limit int, whole bool) (buf []byte, ended bool, err error) {
+func (r *request) readAnswer(room int, rd *reading) (buf []byte, ended bool, err error) {
 	length := r.exchange.Response.ContentLength()
-	if !whole {
-		limit = min(limit, mostBeginning)
-	}
-	most := room + limit + 1
-	if length >= 0 {
-		most = room + min(length, limit) + 1
-	}
-	buf = r.firstBuffer(room, most, whole && length >= 0)
+	buf = r.firstBuffer(room, rd.most(room, length), rd.whole && length >= 0)
 	looked := 0 // how far a beginning has been looked at
 	for !ended {
 		if len(buf) == cap(buf) {
 			var grown bool
-			if buf, grown = r.growAnswer(buf, nextSize(cap(buf), most, length >= 0)); !grown {
+			if buf, grown = r.growAnswer(buf, nextSize(cap(buf), rd.most(room, length), length >= 0)); !grown {
 				return buf, false, nil
 			}
 		}
-		n, err := r.exchange.Read(buf[len(buf):min(cap(buf), room+limit+1)])
+		n, err := r.exchange.Read(buf[len(buf):min(cap(buf), room+rd.held()+1)])
 		buf = buf[:len(buf)+n]
 		if ended = err == io.EOF; !ended && err != nil {
-			return nil, false, readError(err)
+			return nil, false, rd.readError(err)
 		}
-		if !whole && settled(buf[room:], &looked) || len(buf) > room+limit {
+		if rd.begin(buf[room:]) {
+			return buf, ended, errStream
+		}
+		if !rd.until.IsZero() {
+			r.exchange.SetReadDeadline(rd.until)
+			rd.until = time.Time{}
+		}
+		if !rd.whole && settled(buf[room:], &looked) || len(buf) > room+rd.held() {
 			return buf, ended, nil
 		}
 	}
 	// What is encoded can only be believed.
-	h := &r.exchange.Response
-	if length == pool.UntilClose && isJSON(h.ContentType()) && len(h.ContentEncoding()) == 0 && len(buf) > room && !json.Valid(buf[room:]) {
+	if length == pool.UntilClose && rd.isJSON() && len(buf) > room && !json.Valid(buf[room:]) {
 		return nil, false, errCutShort
 	}
 	return buf, true, nil
@@ -208,7 +217,8 @@ const (
 // that does not come at once, is not kept.
 func (r *request) hold(a *attempt) {
 	r.exchange.SetReadDeadline(earlier(r.replyDeadline(a.target, a.began), time.Now().Add(holdTime)))
-	body, _, ended, err := r.annotatedAnswer(keepBuffer/2, true)
+	rd := reading{limit: keepBuffer / 2, whole: true, json: r.isPlainJSON()}
+	body, _, ended, err := r.annotatedAnswer(&rd)
 	if err != nil || !ended {
 		r.dropAnswer()
 		return
@@ -227,6 +237,9 @@ func (r *request) replyHeld() {
 	r.copyHead(a)
 	r.answerWith(r.held)
 }
+
+// errStream is the error of readAnswer for a body that begins like a stream, under whatever type.
+var errStream = errors.New("the answer is a stream")
 
 var errCutShort = errors.New("the answer ended with its connection and is not whole JSON")
 

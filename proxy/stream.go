@@ -74,10 +74,15 @@ func (p *Proxy) acquireStream() *stream {
 // replyStream passes an event stream on once its first event is there. With nothing left to
 // try, the head goes out without it after a silence of stream_keepalive.
 func (r *request) replyStream(a *attempt) verdict {
-	if err := r.beginStream(a); err != nil {
+	switch err := r.beginStream(a); err {
+	case nil:
+		return answered
+	case errObject:
+		r.exchange.Response.SetContentTypeBytes(typeJSON)
+		return r.reply(a)
+	default:
 		return r.lostStream(a, err)
 	}
-	return answered
 }
 
 // beginStream waits for the first event and hands the request over to the stream. After an error the
@@ -92,14 +97,16 @@ func (r *request) beginStream(a *attempt) error {
 	x.SetReadDeadline(r.firstEventDeadline(a))
 	s.member = r.appendMember(s.member[:0])
 	r.ctx.Response.SetBodyStreamWriter(s.run)
-	received, decided := false, false
+	received, decided, plain := false, false, false
 	defer func() {
 		if decided {
 			return
 		}
 		// The attempt failed, or something here panicked: the goroutine must be done with
 		// the exchange before anybody else has it.
-		x.Abort(pool.StreamBroken)
+		if !plain {
+			x.Abort(pool.StreamBroken)
+		}
 		if !received {
 			<-s.first
 		}
@@ -119,6 +126,7 @@ func (r *request) beginStream(a *attempt) error {
 	case err := <-s.first:
 		received = true
 		if err != nil {
+			plain = err == errObject
 			return err
 		}
 	case <-silence:
@@ -249,6 +257,14 @@ func (s *stream) readFirst() (err error) {
 		}
 	}()
 	s.reader.Reset(s.r.exchange, int(s.r.snapshot.config.Limits.Response), s.idle, s.holds)
+	begin, err := s.reader.Peek()
+	switch {
+	case err != nil:
+		return err
+	case beginningOf(begin) == anObject:
+		s.r.exchange.Unread(begin)
+		return errObject
+	}
 	for {
 		if err := s.reader.Next(&s.event); err != nil {
 			if err == io.EOF {
@@ -298,6 +314,7 @@ func (s *stream) flush() error {
 
 var (
 	errNoEvent    = &pool.Error{Cause: pool.StreamBroken, Err: errors.New("the stream ended before its first event")}
+	errObject     = &pool.Error{Cause: pool.StreamBroken, Err: errors.New("it is a JSON object under the type of streams")}
 	errLaterError = errors.New("an event after the first is an error")
 	errPanic      = errors.New("panic in a stream")
 	errTotal      = errors.New("timeouts.stream_total is over")

@@ -137,23 +137,23 @@ var (
 )
 
 // checkAnswer looks at a 2xx that has been read to its end, takes its usage, and gives the verdict on one
-// that is no answer. json says that it is to be read as that.
-func (r *request) checkAnswer(a *attempt, body []byte, json bool) (v verdict, is bool) {
+// that is no answer.
+func (r *request) checkAnswer(a *attempt, body []byte, rd *reading) (v verdict, is bool) {
 	first := skipSpace(body, 0)
 	switch {
 	case a.status == 204 || a.status == 205:
 		return 0, true
 	case first == len(body):
-		if json || r.route.json {
+		if rd.json || r.route.json {
 			return r.lost(a, errBlank), false
 		}
 		return 0, true
-	case !json:
+	case !rd.isJSON():
 		return 0, true
 	}
 	t, whole := topOf(body)
 	if !whole { // an array, an empty object, or what is nested too deep to follow?
-		if !wholeJSON(body[first:]) {
+		if rd.json && !wholeJSON(body[first:]) {
 			return r.lost(a, errNotText), false
 		}
 		return 0, true

@@ -171,7 +171,7 @@ func TestDrippedSpaces(t *testing.T) {
 	} {
 		up := upstreamtest.NewRaw(t, upstreamtest.Reply(reply("200 OK", "text/plain", c.body)))
 		g := start(t, oneModel, up.Address())
-		if a := g.post("/v1/chat/completions", plainM); a.status != 200 || a.body != c.want || a.err != nil {
+		if a := g.post("/v1/audio/speech", plainM); a.status != 200 || a.body != c.want || a.err != nil {
 			t.Errorf("%.20q of %d bytes: %d, %.80q of %d, %v", c.body, len(c.body), a.status, a.body, len(a.body), a.err)
 		}
 	}

@@ -88,6 +88,18 @@ const (
 	keepSize = 2 * fastRead
 )
 
+// Peek returns what has been read and not yet given out. If that is nothing, it reads once. An error
+// of the source is left to Next. The bytes are valid until the next call.
+func (r *Reader) Peek() ([]byte, error) {
+	if r.look == r.end && r.err == nil {
+		r.begin, r.line = r.look, r.look
+		if err := r.fill(); err != nil {
+			return nil, err
+		}
+	}
+	return r.buf[r.look:r.end], nil
+}
+
 // Next returns the next block in e. The error is io.EOF after the last; a stream that
 // ends inside a block gives that rest, without its missing line ends, with a nil error
 // first. Other errors are the source's, idle's or ErrTooLong.

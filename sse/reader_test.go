@@ -328,3 +328,37 @@ func BenchmarkPipe(b *testing.B) {
 		}
 	}
 }
+
+// TestPeek reads once, gives nothing out, and leaves errors to Next.
+func TestPeek(t *testing.T) {
+	var r Reader
+	var e Event
+	r.Reset(&pieces{left: [][]byte{[]byte("da"), []byte("ta: 1\n\n: c\n")}}, 1<<20, nil, nil)
+	for range 2 {
+		if b, err := r.Peek(); string(b) != "da" || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+	}
+	if err := r.Next(&e); err != nil || string(e.Raw) != "data: 1\n\n" {
+		t.Fatalf("%q, %v", e.Raw, err)
+	}
+	if b, err := r.Peek(); string(b) != ": c\n" || err != nil {
+		t.Fatalf("%q, %v", b, err)
+	}
+	if err := r.Next(&e); err != nil || string(e.Raw) != ": c\n" {
+		t.Fatalf("%q, %v", e.Raw, err)
+	}
+	for range 2 {
+		if b, err := r.Peek(); len(b) > 0 || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+	}
+	if err := r.Next(&e); err != io.EOF {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	r.Reset(&pieces{}, 1<<20, func() error { return refused }, nil)
+	if _, err := r.Peek(); err != refused {
+		t.Fatal(err)
+	}
+}
