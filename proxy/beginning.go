@@ -58,6 +58,7 @@ type reading struct {
 	// events: it may turn out to be a stream, and objects: to be JSON, which is read to its end.
 	events, objects bool
 	beginning       beginning
+	added           int       // bytes of the gateway's
 	looked          int       // what is before is white space
 	until           time.Time // the deadline behind its first bytes; zero if it is set
 }
@@ -69,7 +70,7 @@ func (r *request) readingOf(a *attempt) reading {
 	rd := reading{limit: int(r.snapshot.config.Limits.Response), json: r.isPlainJSON()}
 	fits := h.ContentLength() <= rd.limit
 	rd.whole = fits && isJSON(h.ContentType())
-	if len(h.ContentEncoding()) == 0 && !a.failed && a.status/100 == 2 {
+	if !r.isEncoded() && !a.failed && a.status/100 == 2 {
 		rd.events = r.route.terminated || r.fields.stream
 		rd.objects = fits && r.route.json && !r.fields.stream // it might be lines of JSON that come one by one
 	}
@@ -78,8 +79,7 @@ func (r *request) readingOf(a *attempt) reading {
 
 // isPlainJSON reports whether the answer must be JSON.
 func (r *request) isPlainJSON() bool {
-	h := &r.exchange.Response
-	return isJSON(h.ContentType()) && len(h.ContentEncoding()) == 0
+	return isJSON(r.exchange.Response.ContentType()) && !r.isEncoded()
 }
 
 // mayStream reports whether a stream was asked for, and may come under another type.

@@ -17,7 +17,7 @@ import (
 // that has not ended is told by its beginning.
 func (r *request) isForeign(body []byte, ended bool) bool {
 	h := &r.exchange.Response
-	if len(h.ContentEncoding()) > 0 {
+	if r.isEncoded() {
 		return !isJSON(h.ContentType())
 	}
 	start := skipSpace(body, 0)

@@ -169,7 +169,7 @@ func (r *request) attempt(a *attempt) verdict {
 		return r.refused(a)
 	}
 	h := &r.exchange.Response
-	if isEventStream(h.ContentType()) && len(h.ContentEncoding()) == 0 {
+	if isEventStream(h.ContentType()) && !r.isEncoded() {
 		return r.replyStream(a)
 	}
 	return r.reply(a)

@@ -81,7 +81,7 @@ func (r *request) reply(a *attempt) verdict {
 		x.SetReadDeadline(waits) // for its first bytes
 		rd.until = until
 	}
-	body, added, ended, err := r.annotatedAnswer(&rd)
+	body, ended, err := r.annotatedAnswer(&rd)
 	switch {
 	case err == errStream:
 		x.Response.SetContentTypeBytes(typeEvents) // what clients and proxies do with it they decide by that
@@ -93,12 +93,13 @@ func (r *request) reply(a *attempt) verdict {
 		return r.replyForeign(a)
 	}
 	if !ended {
-		return r.replyAsItComes(a, body, x.Response.ContentLength()+added)
+		return r.replyAsItComes(a, body, rd.added)
 	}
 	if !a.failed && a.status/100 == 2 {
 		if v, is := r.checkAnswer(a, body, &rd); !is {
 			return v
 		}
+		r.tokens.answered, r.tokens.whole = true, true
 	}
 	r.copyHead(a)
 	r.replied()
@@ -113,13 +114,13 @@ func (r *request) answerWith(body []byte) {
 		r.ctx.Response.SwapBody(body)
 		return
 	}
-	r.passOver(body, len(body), true)
+	r.passOver(&passage{r: r, end: io.EOF}, body, len(body))
 }
 
 // annotatedAnswer is the body as far as readAnswer reads it, with the gateway's member in it,
-// and how many bytes that has added. Room for the member is left in front, so that a body is never moved for it.
+// and ended true if that is all. Room for the member is left in front, so that a body is never moved for it.
 // The error is errStream for one that is to be read as a stream.
-func (r *request) annotatedAnswer(rd *reading) (body []byte, added int, ended bool, err error) {
+func (r *request) annotatedAnswer(rd *reading) (body []byte, ended bool, err error) {
 	r.scratch = append(r.appendMember(r.scratch[:0]), ',')
 	room := len(r.scratch)
 	buf, ended, err := r.readAnswer(room, rd)
@@ -128,9 +129,9 @@ func (r *request) annotatedAnswer(rd *reading) (body []byte, added int, ended bo
 		r.dropAnswer()
 	}
 	if err != nil {
-		return nil, 0, false, err
+		return nil, false, err
 	}
-	may := len(r.exchange.Response.ContentEncoding()) == 0
+	may := !r.isEncoded()
 	before := len(buf) - room
 	if may {
 		var rest []byte
@@ -138,7 +139,8 @@ func (r *request) annotatedAnswer(rd *reading) (body []byte, added int, ended bo
 		buf = buf[len(buf)-len(rest)-room:] // what was taken out is room, too
 	}
 	body = annotate(buf, room, r.scratch, may)
-	return body, len(body) - before, ended, nil
+	rd.added = len(body) - before
+	return body, ended, nil
 }
 
 // readAnswer reads the body behind room bytes left free: to its end, or until it has more than
@@ -218,7 +220,7 @@ const (
 func (r *request) hold(a *attempt) {
 	r.exchange.SetReadDeadline(earlier(r.replyDeadline(a.target, a.began), time.Now().Add(holdTime)))
 	rd := reading{limit: keepBuffer / 2, whole: true, json: r.isPlainJSON()}
-	body, _, ended, err := r.annotatedAnswer(&rd)
+	body, ended, err := r.annotatedAnswer(&rd)
 	if err != nil || !ended {
 		r.dropAnswer()
 		return
@@ -287,26 +289,33 @@ func annotate(buf []byte, room int, member []byte, may bool) []byte {
 	return buf
 }
 
-// replyAsItComes hands the answer over to a body that is read while it is sent. size is
-// its length, negative where the upstream named none.
-func (r *request) replyAsItComes(a *attempt, prefix []byte, size int) verdict {
-	if r.exchange.Response.ContentLength() < 0 {
-		size = -1
+// replyAsItComes hands the answer over to a body that is read while it is sent. It begins with prefix, of
+// which added bytes are the gateway's.
+func (r *request) replyAsItComes(a *attempt, prefix []byte, added int) verdict {
+	size := -1
+	if length := r.exchange.Response.ContentLength(); length >= 0 {
+		size = length + added
+	}
+	p := &passage{r: r, came: int64(len(prefix) - added)}
+	if !a.failed && a.status/100 == 2 {
+		r.tokens.answered = true
+		if p.inspection = r.inspect(prefix); p.inspection != nil {
+			p.inspection.see(prefix)
+		}
 	}
 	r.copyHead(a)
 	r.answered()
-	r.passOver(prefix, size, false)
+	r.passOver(p, prefix, size)
 	return answered
 }
 
-// passOver hands r over to a body that begins with prefix and goes on with what is left of
-// the exchange, unless it is over.
-func (r *request) passOver(prefix []byte, size int, over bool) {
+// passOver hands r over to p, which begins with prefix and goes on with what is left of
+// the exchange, unless that has ended.
+func (r *request) passOver(p *passage, prefix []byte, size int) {
 	if size < 0 {
 		r.markEnd()
 	}
-	bare := r.conn.Bare()
-	p := &passage{r: r, prefix: prefix, straight: size >= 0 || bare, over: over, client: client.Pace{Conn: r.conn}}
+	p.prefix, p.straight, p.client = prefix, size >= 0 || r.conn.Bare(), client.Pace{Conn: r.conn}
 	r.ctx.Response.ImmediateHeaderFlush = true
 	r.ctx.Response.SetBodyStream(p, size)
 	r.handOver()
@@ -345,9 +354,12 @@ type passage struct {
 	r        *request
 	prefix   []byte // in r's buffer
 	straight bool   // goes out as it is: its length is announced, or its end is the connection's
-	over     bool   // nothing more comes from the upstream
+	end      error  // what a read from the upstream returns when nothing more comes; nil before
 	left     bool   // the client has not taken what was written
 	client   client.Pace
+	// of an answer that comes while it is sent
+	came       int64 // bytes
+	inspection *inspection
 }
 
 func (p *passage) Read(b []byte) (n int, err error) {
@@ -376,20 +388,40 @@ func (p *passage) recovered(err *error) {
 	r.failure = refusal(internal, "", "the gateway failed; the answer is incomplete")
 	r.giveUp()
 	r.exchange.Abort(pool.GatewayFailed)
-	p.over, *err = true, errPanic
+	p.end, *err = errPanic, errPanic
 }
 
 // read reads what the upstream still sends.
 func (p *passage) read(b []byte) (int, error) {
-	if p.over {
-		return 0, io.EOF
+	if p.end != nil {
+		return 0, p.end
 	}
 	n, err := p.r.exchange.Read(b)
-	p.over = err != nil
+	p.came += int64(n)
+	err = p.look(b[:n], err)
+	p.end = err // the server asks again after an error that came with bytes
 	if err != nil && err != io.EOF && p.r.failure == nil {
 		p.r.brokeOff(err)
 	}
 	return n, err
+}
+
+// look inspects what has been read, and returns the error of the reading, or that of an end which is none.
+func (p *passage) look(b []byte, err error) error {
+	i := p.inspection
+	if i != nil {
+		i.see(b)
+	}
+	if err != io.EOF {
+		return err
+	}
+	if i != nil {
+		if unended := i.end(); unended != nil {
+			return unended
+		}
+	}
+	p.r.tokens.whole = i == nil || i.whole()
+	return err
 }
 
 // SupportsBodyWriteTo has the server call WriteTo for a body without chunks: its own way would
@@ -406,7 +438,7 @@ func (p *passage) WriteTo(io.Writer) (total int64, err error) {
 	p.client.Stop()
 	total, p.prefix = int64(n), nil
 	p.r.dropAnswer()
-	if err != nil || p.over {
+	if err != nil || p.end == io.EOF {
 		p.left = err != nil
 		return total, err
 	}
@@ -439,11 +471,15 @@ func (p *passage) Close() error {
 		return nil
 	}
 	p.r = nil
-	if !p.over && r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
+	if p.end == nil && r.exchange.Abort(pool.ClientLeft) { // else it was noticed elsewhere, and counted
 		r.proxy.metrics.CancelledUpstreams.Inc()
 		r.left = true
 	}
 	r.left = r.left || p.left || r.conn.Broken() != nil
+	r.guess(p.inspection, p.came)
+	if p.inspection != nil {
+		p.inspection.close()
+	}
 	r.finish()
 	return nil
 }

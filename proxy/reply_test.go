@@ -139,3 +139,20 @@ func TestPanicAtTheEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestErrorBehindBytesIsSeen: an answer that goes wrong in the same piece as its last bytes does not end
+// as if it were whole.
+func TestErrorBehindBytesIsSeen(t *testing.T) {
+	proceed := make(chan struct{})
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, typed("audio/mpeg", "", "hello"))
+		<-proceed
+		_, _ = io.WriteString(conn, "5\r\nworld\r\nno size\r\n")
+	})
+	s := startTCP(t, oneModel, up.Address()).stream("/v1/audio/speech")
+	s.expect(t, "hello")
+	close(proceed)
+	if rest, err := io.ReadAll(s); string(rest) != "world" || err == nil {
+		t.Errorf("%q, %v", rest, err)
+	}
+}

@@ -232,6 +232,7 @@ func (s *stream) run(*bufio.Writer) {
 		}
 	}()
 	if err == nil {
+		s.r.tokens.answered = true
 		s.r.answered()
 		err = s.pump()
 	}

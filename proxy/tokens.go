@@ -19,11 +19,12 @@ type tokens struct {
 	output  int64 // the most that the client lets the model generate
 
 	// of the answer
-	usage usage
-	whole bool  // a stream has come to its end: its usage is the last word
-	sent  int64 // what its events so far are taken for
-	least int   // bytes of the shortest of them
-	asked bool  // the upstream was asked for a stream's usage, for which the client did not ask
+	answered bool // an answer has begun that is no error
+	usage    usage
+	whole    bool  // it has come to its end: its usage is the last word
+	sent     int64 // what has come of it is taken for
+	least    int   // bytes of the shortest of them
+	asked    bool  // the upstream was asked for a stream's usage, for which the client did not ask
 }
 
 // bytesPerToken is what a token is taken for where nobody has counted: about what it is in English
@@ -131,29 +132,52 @@ func (r *request) settle() {
 	t.charge.Settle(r.proxy.clock(), r.used(t.charge.Reserved()))
 }
 
-// used is what the upstream said; where it said nothing, what the body and the events that were
-// sent are taken for; and nothing for an error. A whole answer that does not say is taken for what
-// was reserved.
+// used is what the upstream said; where it said nothing, what was reserved, or what the body and the
+// answer are taken for if that is more; and nothing for an error. A client that has left did not get all
+// that was reserved for it.
 func (r *request) used(reserved int64) int64 {
 	t := &r.tokens
-	n := len(r.attempts)
+	left := r.left || r.failure != nil && r.failure.left
 	switch {
-	case n == 0:
+	case len(r.attempts) == 0:
 		return 0
-	case t.usage.known() && (t.whole || !r.stream):
-		return t.usage.input + t.usage.output
-	case t.usage.known(): // so far
-		return t.usage.input + max(t.usage.output, t.sent)
-	case r.stream && t.sent == 0 && r.failure != nil && !r.failure.left:
-		return 0 // its head went out on silence, and then it failed
-	case r.stream:
-		return t.prompt + t.sent
-	case r.failure != nil && r.failure.left:
+	case !t.answered && left && (r.stream || r.failure != nil):
 		return t.prompt // the upstream has read it
-	case r.failure != nil, r.attempts[n-1].status/100 != 2:
+	case !t.answered:
 		return 0
+	case t.whole && t.usage.known():
+		return t.usage.input + t.usage.output
 	}
-	return reserved
+	input := t.usage.input // so far
+	if input == 0 {
+		input = t.prompt
+	}
+	n := input + max(t.usage.output, t.sent)
+	if left && !t.whole {
+		return n
+	}
+	return max(reserved, n)
+}
+
+// guess has the bytes of a plain answer that have come be taken for tokens, as far as no events of it were
+// counted. What is encoded, and could not be read, is taken for as many tokens as it has bytes. On
+// paths whose answers are sounds, images or vectors, bytes say nothing.
+func (r *request) guess(i *inspection, came int64) {
+	t := &r.tokens
+	if !t.limited || !r.route.terminated {
+		return
+	}
+	n := came / bytesPerToken
+	switch read := i != nil && (i.err == nil || i.err == errStopped); {
+	case read && i.beginning == anEvent:
+		return
+	case !r.isEncoded():
+	case read && i.beginning == anObject:
+		n = i.text / bytesPerToken
+	default:
+		n = came
+	}
+	t.sent = max(t.sent, n)
 }
 
 // count takes an event into account that is sent to the client, if it carries text. Such an event's

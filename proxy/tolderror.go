@@ -22,7 +22,7 @@ func (e *toldError) Error() string { return "a 2xx with an error in it" }
 type top struct {
 	object []byte
 	err    []byte // its error
-	typed  bool   // its type is that of an error
+	typ    []byte // its type
 	usage  []byte
 	// choices are OpenAI's answers.
 	choices []byte
@@ -33,31 +33,39 @@ func topOf(object []byte) (t top, whole bool) {
 	t.object = object
 	w := walkObject(object)
 	for w.next() {
-		switch string(w.name()) {
-		case "error":
-			t.err = w.value()
-		case "type":
-			t.typed = isText(w.value(), "error")
-		case "usage":
-			t.usage = w.value()
-		case "choices":
-			t.choices = w.value()
+		if m := t.member(w.name()); m != nil {
+			*m = w.value()
 		}
 	}
 	return t, w.closed
 }
 
+// member is where the value of the member with that name goes; nil if it is none that is looked for.
+func (t *top) member(name []byte) *[]byte {
+	switch string(name) {
+	case "error":
+		return &t.err
+	case "type":
+		return &t.typ
+	case "usage":
+		return &t.usage
+	case "choices":
+		return &t.choices
+	}
+	return nil
+}
+
 // failed reports whether the object says that there is no answer: it has an error, or is of that type.
 // status is the HTTP status that the error says, 0 without one.
 func (t *top) failed() (status int, is bool) {
-	hasError := isError(t.err)
+	hasError, typed := isError(t.err), isText(t.typ, "error")
 	if hasError {
 		status = statusIn(t.err)
 	}
-	if status == 0 && (hasError || t.typed) {
+	if status == 0 && (hasError || typed) {
 		status = statusIn(t.object)
 	}
-	return status, hasError || t.typed
+	return status, hasError || typed
 }
 
 // told is failed for the object that an event's data may be. Most have no such name in them.
@@ -149,15 +157,54 @@ func (r *request) checkAnswer(a *attempt, body []byte, rd *reading) (v verdict, 
 		}
 		return 0, true
 	case !rd.isJSON():
-		return 0, true
+		return r.checkOther(a, body, rd)
 	}
 	t, whole := topOf(body)
 	if !whole { // an array, an empty object, or what is nested too deep to follow?
 		if rd.json && !wholeJSON(body[first:]) {
 			return r.lost(a, errNotText), false
 		}
+		r.guess(nil, int64(len(body)-rd.added))
 		return 0, true
 	}
+	if v, is := r.judge(a, &t, body); !is {
+		return v, false
+	}
+	if r.tokens.limited && !r.tokens.usage.known() {
+		r.guess(nil, bytesPerToken*promptTokens(body[max(0, rd.added):]))
+	}
+	return 0, true
+}
+
+// checkOther is checkAnswer for a body that is not JSON as it stands. One that is so only once it is decoded
+// is judged alike.
+func (r *request) checkOther(a *attempt, body []byte, rd *reading) (v verdict, is bool) {
+	i := r.inspect(body)
+	if i == nil {
+		r.guess(nil, int64(len(body)-rd.added))
+		return 0, true
+	}
+	defer i.close()
+	i.see(body)
+	err := i.end()
+	is = err == nil
+	switch {
+	case !is:
+		v = r.lost(a, &pool.Error{Cause: pool.ResponseBroken, Err: err})
+	case rd.whole && i.whole() && i.skim.objects == 1:
+		v, is = r.judge(a, &i.skim.top, body)
+	}
+	if !is {
+		r.tokens.usage, r.tokens.sent = usage{}, 0
+		return v, false
+	}
+	r.guess(i, int64(len(body)-rd.added))
+	return 0, true
+}
+
+// judge takes the usage that the answer's object has, and gives the verdict on one that says that there is
+// no answer.
+func (r *request) judge(a *attempt, t *top, body []byte) (v verdict, is bool) {
 	if status, failed := t.failed(); failed {
 		return r.toldBy(a, &toldError{status, body}), false
 	}
