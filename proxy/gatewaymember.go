@@ -23,15 +23,18 @@ func withoutGateway(object []byte, whole bool) (rest []byte, free bool) {
 		object = object[next:]
 		object[0] = '{'
 	}
-	if whole && mayName(object, gatewayName) {
+	if whole && isObject(object) && mayName(object, gatewayName) {
 		blankGateways(object)
 	}
 	return object, true
 }
 
+// isObject reports whether the text is what ours is put into: what begins with a space, say, is not.
+func isObject(text []byte) bool { return len(text) > 0 && text[0] == '{' }
+
 // beginsWithGateway reports whether the object's first member is called so.
 func beginsWithGateway(object []byte) bool {
-	if len(object) == 0 || object[0] != '{' {
+	if !isObject(object) {
 		return false
 	}
 	begin := skipSpace(object, 1)

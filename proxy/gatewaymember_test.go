@@ -27,6 +27,9 @@ func TestGatewayMemberIsReplaced(t *testing.T) {
 		{`{"\u0067ateway":1,"b":1}`, `{` + ours + `,"b":1}`},
 		{`{"id":"x","b":{"gateway":1}}`, `{` + ours + `,"id":"x","b":{"gateway":1}}`},
 		{`{"id":"\"gateway\":1,"}`, `{` + ours + `,"id":"\"gateway\":1,"}`},
+		{"\n" + `{"gateway":1,"b":1}`, "\n" + `{"gateway":1,"b":1}`}, // ours is not in it either
+		{"\n" + `{"a":1,"gateway":1}`, "\n" + `{"a":1,"gateway":1}`},
+		{`[{"gateway":1}]`, `[{"gateway":1}]`},
 		{`{"gateways":1}`, `{` + ours + `,"gateways":1}`},
 	} {
 		for name, answer := range map[string]func(net.Conn, *upstreamtest.Recorded){
