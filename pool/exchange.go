@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -38,6 +37,9 @@ type Exchange struct {
 	reader   *bufio.Reader
 	maxHead  int // limits.upstream_head
 	write    func() error
+	aside    func()     // writeAside
+	written  chan error // what it ended with
+	panicked any        // what it panicked with
 	chunked  bool
 	chunks   chunks
 	left     int // of a body in one piece; UntilClose for one that the connection's end ends
@@ -58,7 +60,7 @@ const UntilClose = -2
 
 var exchanges = sync.Pool{New: func() any {
 	x := new(Exchange)
-	x.write = x.writeRequest
+	x.write, x.aside, x.written = x.writeRequest, x.writeAside, make(chan error, 1)
 	return x
 }}
 
@@ -147,7 +149,11 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 	if !x.link.reused() && spoke(conn) {
 		return true, unasked
 	}
-	written, err := rawConn(conn).(*watched).ask(x.link.reused(), x.write)
+	w := rawConn(conn).(*watched)
+	if x.large() {
+		return x.writeAndListen(w, began)
+	}
+	written, err := w.ask(x.link.reused(), x.write)
 	if err == errStirred {
 		return false, err
 	}
@@ -169,8 +175,7 @@ func (x *Exchange) roundTrip(deadline time.Time) (unread bool, err error) {
 		_, err = x.reader.Peek(1)
 	}
 	if err != nil {
-		closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-		return closed && time.Since(began) < resendWithin, fmt.Errorf("no byte of an answer: %w", err)
+		return closedByPeer(err) && time.Since(began) < resendWithin, noByte(err)
 	}
 	return false, x.readHead()
 }
@@ -387,6 +392,9 @@ func (x *Exchange) drop(keep bool) {
 	x.chunked, x.left = false, 0
 	if x.reader != nil {
 		x.releaseReader()
+	}
+	if x.cut { // TLS would wait until it can say goodbye
+		_ = rawConn(x.link.Conn()).Close()
 	}
 	x.link.release(keep)
 	x.link = nil

@@ -40,6 +40,7 @@ type watched struct {
 	net.Conn
 	deadline time.Time
 	armed    time.Time // the connection's own: deadline, or before it
+	duplex   bool      // one goroutine reads and another writes
 
 	raw  syscall.RawConn // nil for what is no socket
 	turn func(fd uintptr) bool
@@ -85,7 +86,7 @@ func (w *watched) arm() error {
 // early reports whether what ended with err may go on: the connection's own deadline had
 // stayed behind.
 func (w *watched) early(err error) bool {
-	return err != nil && errors.Is(err, os.ErrDeadlineExceeded) && (w.deadline.IsZero() || time.Now().Before(w.deadline)) && w.arm() == nil
+	return err != nil && !w.duplex && errors.Is(err, os.ErrDeadlineExceeded) && (w.deadline.IsZero() || time.Now().Before(w.deadline)) && w.arm() == nil
 }
 
 func (w *watched) Read(b []byte) (n int, err error) {

@@ -654,6 +654,28 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
+// TestEarlyAnswerOnAnOpenConnection: an upstream that refuses a body, reads no more of it and keeps the
+// connection open is heard at once. Its 429 sends the request to the fallback.
+func TestEarlyAnswerOnAnOpenConnection(t *testing.T) {
+	good := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
+	for status, want := range map[string]int{"413 Payload Too Large": 413, "429 Too Many Requests": 200} {
+		t.Run(status, func(t *testing.T) {
+			up := upstreamtest.NewEarly(t, nil, upstreamtest.Reply(reply(status, "application/json", `{"error":"theirs"}`)))
+			g := start(t, `
+admin: {token: 0123456789abcdef}
+upstreams: {up: {base_url: "http://UP/v1"}, good: {base_url: "http://`+good.Address()+`/v1"}}
+models:
+  m: {targets: [{upstream: up}], max_retries: 0, fallbacks: [other]}
+  other: {targets: [{upstream: good}]}
+`, up.Address())
+			body := `{"model":"m","a":"` + strings.Repeat("x", 12<<20) + `"}`
+			if a := g.post("/v1/chat/completions", body); a.status != want || want != 200 && !strings.Contains(a.body, "theirs") {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+}
+
 // TestStaleConnections: a connection that the upstream closed while it was idle costs the
 // client nothing.
 func TestStaleConnections(t *testing.T) {

@@ -25,13 +25,16 @@ type Recorded struct {
 type Raw struct {
 	ln     net.Listener // nil where connections are made by Dial alone
 	answer func(conn net.Conn, r *Recorded)
+	early  bool // answer is called before the body is read
 	wg     sync.WaitGroup
+	end    sync.Once
 
 	mu       sync.Mutex
 	requests []*Recorded
 	conns    map[net.Conn]struct{}
 	accepted int
 	closed   chan struct{} // gets one for each connection that ended
+	ended    chan struct{} // closed by Close
 }
 
 // TB is what NewRaw needs of a *testing.T, so that the program that holds the Provider does
@@ -69,12 +72,42 @@ func NewRawTLS(t TB, secure *tls.Config, answer func(conn net.Conn, r *Recorded)
 	return u
 }
 
+// NewEarly is NewRawTLS for an upstream whose answer is called when a request's head has come: it
+// may read the body from conn, or not. When it returns, nothing more is read, and the connection
+// stays open until the test ends.
+func NewEarly(t TB, secure *tls.Config, answer func(conn net.Conn, r *Recorded)) *Raw {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln = shallow{ln}
+	if secure != nil {
+		ln = tls.NewListener(ln, secure)
+	}
+	u := newRaw(t, answer)
+	u.ln, u.early = ln, true
+	u.wg.Go(u.accept)
+	return u
+}
+
+// shallow is a listener whose connections take little that is not read.
+type shallow struct{ net.Listener }
+
+func (s shallow) Accept() (net.Conn, error) {
+	conn, err := s.Listener.Accept()
+	if err == nil {
+		_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	}
+	return conn, err
+}
+
 // NewPiped is NewRaw without a network: Dial makes its connections, of memory without a
 // buffer.
 func NewPiped(t TB, answer func(conn net.Conn, r *Recorded)) *Raw { return newRaw(t, answer) }
 
 func newRaw(t TB, answer func(conn net.Conn, r *Recorded)) *Raw {
-	u := &Raw{answer: answer, conns: map[net.Conn]struct{}{}, closed: make(chan struct{}, 10_000)}
+	u := &Raw{answer: answer, conns: map[net.Conn]struct{}{}, closed: make(chan struct{}, 10_000), ended: make(chan struct{})}
 	t.Cleanup(u.Close)
 	return u
 }
@@ -100,6 +133,7 @@ func (u *Raw) Close() {
 		u.ln.Close()
 	}
 	u.CloseConnections()
+	u.end.Do(func() { close(u.ended) })
 	u.wg.Wait()
 }
 
@@ -125,6 +159,14 @@ func (u *Raw) Accepted() int {
 	defer u.mu.Unlock()
 	return u.accepted
 }
+
+// unread is the connection of a request whose body is read from it.
+type unread struct {
+	net.Conn
+	body io.Reader
+}
+
+func (u *unread) Read(p []byte) (int, error) { return u.body.Read(p) }
 
 // Closed gets one for each connection that ended.
 func (u *Raw) Closed() <-chan struct{} { return u.closed }
@@ -162,14 +204,20 @@ func (u *Raw) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		body, err := io.ReadAll(req.Body)
-		if err != nil {
-			return
+		r := &Recorded{Method: req.Method, Target: req.RequestURI, Host: req.Host, Header: req.Header}
+		if !u.early {
+			if r.Body, err = io.ReadAll(req.Body); err != nil {
+				return
+			}
 		}
-		r := &Recorded{Method: req.Method, Target: req.RequestURI, Host: req.Host, Header: req.Header, Body: body}
 		u.mu.Lock()
 		u.requests = append(u.requests, r)
 		u.mu.Unlock()
+		if u.early {
+			u.answer(&unread{conn, req.Body}, r)
+			<-u.ended
+			return
+		}
 		u.answer(conn, r)
 	}
 }
