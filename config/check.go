@@ -59,6 +59,7 @@ func (d *decoder) check(cfg *Config) {
 	}
 	d.checkInt("keys.default_reservation", cfg.Keys.DefaultReservation, 0, 1_000_000_000)
 	d.checkInt("limits.in_flight", cfg.Limits.InFlight, 1, 10_000_000)
+	d.checkConnections("connections", cfg.Connections)
 	d.checkInt("retry.max_retries", cfg.Retry.MaxRetries, 0, 31)
 	if cfg.Retry.Base > cfg.Retry.Max {
 		d.find("retry.base", "must not be longer than retry.max (%s)", cfg.Retry.Max)
@@ -132,6 +133,12 @@ func (d *decoder) checkInt(path string, n, low, high int) {
 	}
 }
 
+func (d *decoder) checkConnections(path string, c Connections) {
+	if path += ".max_age"; c.MaxAge > 0 && c.MaxAge < minConnectionAge && !d.refused(path) {
+		d.find(path, "must be at least %s, not %s", minConnectionAge, c.MaxAge)
+	}
+}
+
 func (d *decoder) checkPath(path, value string) {
 	switch {
 	case !pathName.MatchString(value):
@@ -184,6 +191,7 @@ func (d *decoder) checkUpstreams(cfg *Config) {
 		case slices.Contains(ownFields, strings.ToLower(field)):
 			d.find(path+".model_field", "%s has a meaning of its own", field)
 		}
+		d.checkConnections(path+".connections", u.Connections)
 		d.checkHeaders(path, u)
 	}
 }

@@ -4,6 +4,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/x509"
 	"net/netip"
 	"net/url"
@@ -16,17 +17,19 @@ import (
 // Config is one file's content. Field names in the file are the json tags: the same
 // names are shown by GET /api/config, where Secret and URL hide what is secret.
 type Config struct {
-	Listen    string         `json:"listen"`
-	TLS       *TLS           `json:"tls,omitempty"`
-	Admin     Admin          `json:"admin"`
-	Keys      Keys           `json:"keys"`
-	Limits    Limits         `json:"limits"`
-	Timeouts  ServerTimeouts `json:"timeouts"`
-	Retry     Retry          `json:"retry"`
-	Breaker   Breaker        `json:"breaker"`
-	AccessLog Sampling       `json:"access_log"`
-	Paths     []string       `json:"paths"`
-	CORS      CORS           `json:"cors"`
+	Listen   string         `json:"listen"`
+	TLS      *TLS           `json:"tls,omitempty"`
+	Admin    Admin          `json:"admin"`
+	Keys     Keys           `json:"keys"`
+	Limits   Limits         `json:"limits"`
+	Timeouts ServerTimeouts `json:"timeouts"`
+	// Connections holds for all upstreams that say nothing themselves.
+	Connections Connections `json:"connections"`
+	Retry       Retry       `json:"retry"`
+	Breaker     Breaker     `json:"breaker"`
+	AccessLog   Sampling    `json:"access_log"`
+	Paths       []string    `json:"paths"`
+	CORS        CORS        `json:"cors"`
 	// TrustedProxies are the networks of the proxies in front of the gateway whose X-Forwarded-For is believed.
 	TrustedProxies []string             `json:"trusted_proxies,omitempty"`
 	Upstreams      map[string]*Upstream `json:"upstreams"`
@@ -121,6 +124,15 @@ type ClientTimeouts struct {
 	Write  Duration `json:"write"`
 }
 
+// Connections is how connections to an upstream are kept. In an upstream a zero is "not said here".
+type Connections struct {
+	// MaxAge is how old a connection may be when a request takes it.
+	MaxAge Duration `json:"max_age,omitempty"`
+}
+
+// minConnectionAge is the least MaxAge: with less, most requests would wait for a new connection.
+const minConnectionAge = Duration(time.Second)
+
 // Retry is how a failed attempt is repeated.
 type Retry struct {
 	MaxRetries int      `json:"max_retries"`
@@ -143,8 +155,9 @@ type Upstream struct {
 	Headers    map[string]Secret `json:"headers,omitempty"`
 	Query      map[string]Secret `json:"query,omitempty"`
 	// HeadersPass are the client's headers that it gets though they would stay at the gateway.
-	HeadersPass []string `json:"headers_pass,omitempty"`
-	Timeouts    Timeouts `json:"timeouts"`
+	HeadersPass []string    `json:"headers_pass,omitempty"`
+	Timeouts    Timeouts    `json:"timeouts"`
+	Connections Connections `json:"connections"`
 	// Proxy is what its connections go through, the environment's if the file names none.
 	Proxy ProxyURL `json:"proxy,omitzero"`
 	// CA is a file of the certificates that are trusted in place of the system's.
@@ -203,6 +216,8 @@ func Default() *Config {
 				Write:  Duration(30 * time.Second),
 			},
 		},
+		Connections: Connections{MaxAge: Duration(5 * time.Minute)},
+
 		Retry:   Retry{MaxRetries: 2, Base: Duration(100 * time.Millisecond), Max: Duration(5 * time.Second)},
 		Breaker: Breaker{Failures: 5, Pause: Duration(time.Second)},
 	}
@@ -310,6 +325,11 @@ func (c *Config) MaxRetriesFor(model *Model) int {
 		return *model.MaxRetries
 	}
 	return c.Retry.MaxRetries
+}
+
+// ConnectionsFor is what holds for connections to upstream, which goes before the top of the file.
+func (c *Config) ConnectionsFor(upstream *Upstream) Connections {
+	return Connections{MaxAge: cmp.Or(upstream.Connections.MaxAge, c.Connections.MaxAge)}
 }
 
 // TimeoutsFor is what holds for model's requests to upstream: the nearest that says

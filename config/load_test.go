@@ -194,6 +194,23 @@ models: {m: {timeouts: {connect: 3s}, targets: [{upstream: up}]}}
 	}
 }
 
+func TestNearestConnectionsWin(t *testing.T) {
+	cfg := mustParse(t, `
+admin: {token: "${TOKEN}"}
+connections: {max_age: 2m}
+upstreams: {a: {base_url: "http://a/v1", connections: {max_age: 30s}}, b: {base_url: "http://b/v1"}}
+models: {m: {targets: [{upstream: a}]}}
+`)
+	for name, want := range map[string]time.Duration{"a": 30 * time.Second, "b": 2 * time.Minute} {
+		if got := cfg.ConnectionsFor(cfg.Upstreams[name]).MaxAge.Std(); got != want {
+			t.Errorf("connections to %s may be %v old, not %v", name, got, want)
+		}
+	}
+	if got := mustParse(t, minimal).Connections.MaxAge.Std(); got != 5*time.Minute {
+		t.Errorf("the default is %v", got)
+	}
+}
+
 // shipped is an example that we ship, where no provider's key is set.
 func shipped(t *testing.T, name string) (text string, cfg *Config) {
 	t.Helper()

@@ -38,6 +38,7 @@ func (x *Exchange) writeAndListen(w *watched, began time.Time) (unread bool, err
 		return true, err
 	}
 	x.reader = x.upstream.client.AcquireReader(x.link.Conn())
+	x.written = make(chan error, 1)
 	go x.aside()
 	_, err = x.reader.Peek(1)
 	heard := err == nil

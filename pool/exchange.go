@@ -60,7 +60,7 @@ const UntilClose = -2
 
 var exchanges = sync.Pool{New: func() any {
 	x := new(Exchange)
-	x.write, x.aside, x.written = x.writeRequest, x.writeAside, make(chan error, 1)
+	x.write, x.aside = x.writeRequest, x.writeAside
 	return x
 }}
 
@@ -118,11 +118,12 @@ func (x *Exchange) Send(t *Target, deadline time.Time) error {
 
 // connect gives x a connection.
 func (x *Exchange) connect(t *Target, deadline time.Time) error {
-	timeout := min(t.Timeouts.Connect.Std(), time.Until(deadline))
+	now := time.Now()
+	timeout := min(t.Timeouts.Connect.Std(), deadline.Sub(now))
 	if timeout <= 0 {
 		return failed(ConnectTimeout, errors.New("no time left to connect"))
 	}
-	l, err := x.upstream.acquire(x.Fresh, timeout)
+	l, err := x.upstream.acquire(x.Fresh, now, timeout)
 	if err != nil {
 		return connectError(err)
 	}
@@ -393,6 +394,7 @@ func (x *Exchange) drop(keep bool) {
 	if x.reader != nil {
 		x.releaseReader()
 	}
+	keep = keep && rawConn(x.link.Conn()).(*watched).rest()
 	if x.cut { // TLS would wait until it can say goodbye
 		_ = rawConn(x.link.Conn()).Close()
 	}

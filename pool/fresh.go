@@ -6,10 +6,16 @@ import (
 )
 
 // acquire takes a connection to the upstream: one of its own if it is to be fresh, else one of
-// the pool.
-func (u *Upstream) acquire(fresh bool, timeout time.Duration) (link, error) {
-	if !fresh {
-		return u.links.acquire(timeout)
+// the pool that may still be used.
+func (u *Upstream) acquire(fresh bool, now time.Time, timeout time.Duration) (link, error) {
+	maxAge := time.Duration(u.maxAge.Load())
+	u.names.freshen(now, min(lookupEvery, maxAge))
+	for !fresh {
+		l, err := u.links.acquire(timeout)
+		if err != nil || !l.reused() || rawConn(l.Conn()).(*watched).take(now, maxAge) {
+			return l, err
+		}
+		l.release(false)
 	}
 	conn, err := u.connect(u.client.Addr, timeout)
 	if err != nil {

@@ -16,7 +16,7 @@ func (p *Pool) gauges() (all []metrics.UpstreamState) {
 
 func (u *Upstream) gauges() metrics.UpstreamState {
 	s := metrics.UpstreamState{Name: u.Name, InFlight: u.inFlight.Load(), MaxInFlight: u.queue.Limit(),
-		Waiting: u.queue.Waiting(), Connections: u.client.ConnsCount()}
+		Waiting: u.queue.Waiting(), Connections: u.roster.count()}
 	now := u.clock()
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -38,6 +38,7 @@ func Gone(conn net.Conn) bool {
 // new time; so that one stays behind, and is moved when it has passed.
 type watched struct {
 	net.Conn
+	life
 	deadline time.Time
 	armed    time.Time // the connection's own: deadline, or before it
 	duplex   bool      // one goroutine reads and another writes
@@ -53,8 +54,8 @@ type watched struct {
 	err     error // of write
 }
 
-func watch(conn net.Conn) *watched {
-	w := &watched{Conn: conn}
+func watch(conn net.Conn, a *address) *watched {
+	w := &watched{Conn: conn, life: newLife(a)}
 	w.turn = w.takeTurn
 	if s, ok := conn.(syscall.Conn); ok {
 		w.raw, _ = s.SyscallConn()

@@ -24,6 +24,7 @@ import (
 // Pool owns the upstreams of a process, across configurations.
 type Pool struct {
 	dial    Dial
+	lookup  Lookup // nil where dial takes names
 	metrics *metrics.Metrics
 	log     *slog.Logger
 	clock   func() time.Duration
@@ -34,12 +35,13 @@ type Pool struct {
 }
 
 // New makes an empty Pool. clock is what the callers of Pick, Enter and Leave read. A nil
-// dial is TCP's.
+// dial is TCP's, to addresses that the system's resolver finds; any other is given names.
 func New(m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, dial Dial) *Pool {
+	var lookup Lookup
 	if dial == nil {
-		dial = new(net.Dialer).DialContext
+		dial, lookup = new(net.Dialer).DialContext, lookupNetIP
 	}
-	p := &Pool{dial: dial, metrics: m, log: log, clock: clock, drains: map[drainKey]*atomic.Bool{}}
+	p := &Pool{dial: dial, lookup: lookup, metrics: m, log: log, clock: clock, drains: map[drainKey]*atomic.Bool{}}
 	m.Upstreams(p.gauges)
 	return p
 }
@@ -48,7 +50,8 @@ func New(m *metrics.Metrics, log *slog.Logger, clock func() time.Duration, dial 
 type Set struct {
 	Upstreams []*Upstream // by name
 	Models    map[string]*Model
-	limits    []int // max_in_flight of each upstream
+	limits    []int           // max_in_flight of each upstream
+	ages      []time.Duration // connections.max_age of each
 	series    *metrics.Series
 }
 
@@ -168,11 +171,13 @@ func (p *Pool) Build(cfg *config.Config) *Set {
 	byName := map[string]*Upstream{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Upstreams)) {
 		u, series := p.current[name], s.series.Upstream(name)
-		if u == nil || u.way != wayOf(cfg.Upstreams[name]) {
-			u = p.newUpstream(name, cfg.Upstreams[name], series)
+		maxAge := cfg.ConnectionsFor(cfg.Upstreams[name]).MaxAge.Std()
+		if u == nil || u.route != routeOf(cfg.Upstreams[name]) {
+			u = p.newUpstream(name, cfg.Upstreams[name], maxAge, series)
 		}
 		byName[name] = u
 		s.Upstreams = append(s.Upstreams, u)
+		s.ages = append(s.ages, maxAge)
 		s.limits = append(s.limits, cfg.Upstreams[name].MaxInFlight)
 	}
 	for name, m := range cfg.Models {
@@ -227,6 +232,7 @@ func (p *Pool) Adopt(s *Set) {
 		p.current[u.Name] = u
 		u.forget(used)
 		u.queue.SetLimit(int64(s.limits[i]))
+		u.maxAge.Store(int64(s.ages[i]))
 	}
 	for name, u := range old {
 		if p.current[name] != u {

@@ -14,28 +14,32 @@ import (
 	"golang.org/x/net/proxy"
 )
 
-// straight is a Dial without a proxy.
-func straight(dial Dial) Dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
+// way opens a connection to address, an upstream's: a watched one, or TLS over one.
+type way func(ctx context.Context, address string) (net.Conn, error)
+
+// straight is the way without a proxy. n are the upstream's own.
+func straight(n *names) way {
+	return func(ctx context.Context, _ string) (net.Conn, error) {
+		w, err := n.connect(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return watch(conn), nil
+		return w, nil
 	}
 }
 
-// through is a Dial by way of a forward proxy: CONNECT (RFC 9110, section 9.3.6) for scheme http
-// and https, for plain upstreams too, or SOCKS5 (RFC 1928). secure is the TLS to an https proxy.
-func through(by *url.URL, secure *tls.Config, dial Dial) Dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		raw, err := dial(ctx, network, hostPort(by))
+// through is the way by a forward proxy: CONNECT (RFC 9110, section 9.3.6) for scheme http and
+// https, for plain upstreams too, or SOCKS5 (RFC 1928). n are the proxy's, and secure is the TLS to
+// an https proxy.
+func through(by *url.URL, secure *tls.Config, n *names) way {
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		raw, err := n.connect(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("cannot reach the proxy: %w", err)
 		}
 		// What is awaited ends when the time for connecting does.
 		stop := context.AfterFunc(ctx, func() { raw.Close() })
-		var conn net.Conn = watch(raw)
+		var conn net.Conn = raw
 		switch by.Scheme {
 		case "socks5", "socks5h":
 			err = socks(ctx, raw, by, address)

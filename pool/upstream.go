@@ -43,13 +43,16 @@ type Upstream struct {
 	Name string
 	// Address is scheme://host:port.
 	Address string
-	way     string // see wayOf
+	route   string // see routeOf
 
 	clock   func() time.Duration
 	log     *slog.Logger
 	client  *fasthttp.HostClient
 	links   linker
-	dial    Dial // to a watched connection, or TLS over one
+	names   *names // of the host that connections go to
+	way     way
+	roster  roster
+	maxAge  atomic.Int64 // connections.max_age
 	silence time.Duration
 	tls     *tls.Config // nil for http
 	retired atomic.Bool
@@ -80,18 +83,20 @@ type Failure struct {
 
 // Status is what is shown of an Upstream.
 type Status struct {
-	Name        string   `json:"name"`
-	Address     string   `json:"address"`
-	InFlight    int64    `json:"in_flight"`
-	MaxInFlight int64    `json:"max_in_flight"` // 0: no limit
-	Places      int64    `json:"-"`             // taken, of that limit
-	Waiting     int64    `json:"waiting"`
-	Connections int      `json:"connections"`
-	Idle        int      `json:"idle_connections"`
-	Drained     bool     `json:"drained"` // as a whole
-	Requests    int64    `json:"requests"`
-	Failures    int64    `json:"failures"`
-	LastFailure *Failure `json:"last_failure"`
+	Name        string `json:"name"`
+	Address     string `json:"address"`
+	InFlight    int64  `json:"in_flight"`
+	MaxInFlight int64  `json:"max_in_flight"` // 0: no limit
+	Places      int64  `json:"-"`             // taken, of that limit
+	Waiting     int64  `json:"waiting"`
+	Connections int    `json:"connections"`
+	Idle        int    `json:"idle_connections"`
+	Drained     bool   `json:"drained"` // as a whole
+	// Addresses are those of its host, or of its proxy's, by address.
+	Addresses   []AddressStatus `json:"addresses"`
+	Requests    int64           `json:"requests"`
+	Failures    int64           `json:"failures"`
+	LastFailure *Failure        `json:"last_failure"`
 	// Retries are those of the last ten seconds, and RetriesAllowed what their budget is now.
 	Retries        int            `json:"retries"`
 	RetriesAllowed int            `json:"retries_allowed"`
@@ -102,9 +107,9 @@ func addressOf(u *config.Upstream) string {
 	return u.BaseURL.Scheme + "://" + hostPort(&u.BaseURL.URL)
 }
 
-// wayOf is what an upstream's connections depend on. It is not shown: the proxy's credentials are
+// routeOf is what an upstream's connections depend on. It is not shown: the proxy's credentials are
 // in it.
-func wayOf(u *config.Upstream) string {
+func routeOf(u *config.Upstream) string {
 	_, ca := u.Roots()
 	return addressOf(u) + "\n" + u.Proxy.URL.URL.String() + "\n" + string(ca)
 }
@@ -117,9 +122,9 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-func (p *Pool) newUpstream(name string, c *config.Upstream, series metrics.Upstream) *Upstream {
+func (p *Pool) newUpstream(name string, c *config.Upstream, maxAge time.Duration, series metrics.Upstream) *Upstream {
 	u := &Upstream{
-		Name: name, Address: addressOf(c), way: wayOf(c), dial: straight(p.dial), silence: Silence, clock: p.clock, log: p.log,
+		Name: name, Address: addressOf(c), route: routeOf(c), silence: Silence, clock: p.clock, log: p.log,
 		targets: map[healthKey]*health{}, retries: series.Retries(), refused: series.RetriesRefused(),
 		drained: p.drainSwitch(drainKey{upstream: name}),
 	}
@@ -133,8 +138,16 @@ func (p *Pool) newUpstream(name string, c *config.Upstream, series metrics.Upstr
 	if c.BaseURL.Scheme == "https" {
 		u.tls = secure(&c.BaseURL.URL)
 	}
+	u.maxAge.Store(int64(maxAge)) // as for the queue below
+	reach := func(to *url.URL) *names {
+		return newNames(hostPort(to), p.lookup, p.dial, p.log.With("upstream", name), u.sweep)
+	}
 	if by := &c.Proxy.URL.URL; by.Host != "" {
-		u.dial = through(by, secure(by), p.dial)
+		u.names = reach(by)
+		u.way = through(by, secure(by), u.names)
+	} else {
+		u.names = reach(&c.BaseURL.URL)
+		u.way = straight(u.names)
 	}
 	u.client = &fasthttp.HostClient{
 		Addr:                hostPort(&c.BaseURL.URL),
@@ -160,12 +173,13 @@ func (p *Pool) newUpstream(name string, c *config.Upstream, series metrics.Upstr
 func (u *Upstream) connect(address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := u.dial(ctx, "tcp", address)
+	conn, err := u.way(ctx, address)
 	if err != nil {
 		return nil, err
 	}
 	NoticeSilence(conn, u.silence)
 	if u.tls == nil {
+		u.roster.add(rawConn(conn).(*watched), conn)
 		return conn, nil
 	}
 	secure := tlsOver(conn, u.tls)
@@ -173,8 +187,12 @@ func (u *Upstream) connect(address string, timeout time.Duration) (net.Conn, err
 		conn.Close()
 		return nil, &handshakeError{err}
 	}
+	u.roster.add(rawConn(secure).(*watched), secure)
 	return secure, nil
 }
+
+// sweep closes idle connections that are not to be used any more.
+func (u *Upstream) sweep() { u.roster.sweep(time.Duration(u.maxAge.Load())) }
 
 type handshakeError struct{ error }
 
@@ -201,10 +219,14 @@ func (u *Upstream) Status() Status {
 	s := Status{
 		Name: u.Name, Address: u.Address, InFlight: u.inFlight.Load(),
 		MaxInFlight: u.queue.Limit(), Places: u.queue.InFlight(), Waiting: u.queue.Waiting(),
-		Connections: u.client.ConnsCount(), Idle: u.client.IdleConnsCount(),
 		Drained: u.drained.Load(), Requests: u.requests.Load(), Failures: u.failures.Load(), LastFailure: u.last.Load(),
 		Targets: []TargetStatus{},
 	}
+	var known []*address
+	if all := u.names.known.Load(); all != nil {
+		known = *all
+	}
+	s.Addresses, s.Connections, s.Idle = u.roster.status(known)
 	now := u.clock()
 	s.Retries, s.RetriesAllowed = u.budget.state(now)
 	u.mu.Lock()
