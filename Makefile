@@ -6,7 +6,7 @@ TOOL = $(GO) tool -modfile=tools/go.mod
 # Of each fuzz target, in make fuzz: a time, or a count such as 20000x.
 FUZZTIME ?= 10s
 # What has Go benchmarks beside it, and how often make compare runs them.
-BENCHED = ./limiter ./keys ./metrics ./sse ./pool ./proxy
+BENCHED = ./limiter ./keys ./keys/shared ./metrics ./sse ./pool ./proxy
 BENCHCOUNT ?= 6
 # Of make soak.
 SOAKTIME ?= 1m
@@ -34,7 +34,7 @@ run: build ## build sluice and start its demo
 test: ## all tests, with the race detector where there is a C compiler
 	@[ -n "$(RACE)" ] || echo "make test: there is no C compiler, so the tests run without the race detector"
 	$(GO) test $(RACE) -shuffle=on ./...
-	$(GO) test -run 'Allocate|Reference' ./proxy ./sse ./limiter ./keys
+	$(GO) test -run 'Allocate|Reference' ./proxy ./sse ./limiter ./keys ./keys/shared
 	$(GO) test -C bench $(RACE) -shuffle=on ./...
 	$(GO) test -C deploy/manual ./...
 

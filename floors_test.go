@@ -17,7 +17,7 @@ var floors = map[string]struct {
 	may []string
 	why string
 }{
-	"sluice":                       {[]string{"admin", "cli", "config", "keys", "metrics", "mock", "pool", "proxy"}, "main wires everything; the provider answers in its demo"},
+	"sluice":                       {[]string{"admin", "cli", "config", "keys", "keys/shared", "metrics", "mock", "pool", "proxy"}, "main wires everything; the provider answers in its demo"},
 	"sluice/admin":                 {[]string{"config", "keys", "metrics", "pool", "proxy"}, "shows and changes what the others hold; nothing depends on being administered"},
 	"sluice/bench/scale":           {nil, "arithmetic about the rules of keys; imports nothing"},
 	"sluice/cli":                   {[]string{"config", "mock"}, "a client of the admin port, as curl is; reads and writes the file, and its command mock is the provider"},
@@ -25,7 +25,8 @@ var floors = map[string]struct {
 	"sluice/proxy":                 {[]string{"client", "config", "keys", "limiter", "metrics", "pool", "sse"}, "a request goes through all of these; none of them knows of requests"},
 	"sluice/client":                {[]string{"limiter", "pool"}, "the client's side of the wire; knows whom it would abort only as an interface"},
 	"sluice/pool":                  {[]string{"config", "limiter", "metrics"}, "knows upstreams, and what bounds them; not who asks for them or why"},
-	"sluice/keys":                  {[]string{"limiter"}, "a key carries its windows; it knows neither HTTP nor models"},
+	"sluice/keys":                  {[]string{"limiter"}, "a key carries its meters; it knows neither HTTP nor models, nor who counts with it"},
+	"sluice/keys/shared":           {[]string{"keys", "limiter"}, "counts together with other nodes; main alone knows that there is such a thing"},
 	"sluice/config":                {nil, "what the file says, for everybody above"},
 	"sluice/limiter":               {nil, "counts; knows no key, no request, no clock"},
 	"sluice/sse":                   {nil, "bytes in, bytes out; knows no JSON and no provider"},

@@ -17,6 +17,7 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/keys"
+	"sluice/keys/shared"
 	"sluice/metrics"
 	"sluice/pool"
 	"sluice/proxy"
@@ -145,7 +146,7 @@ func (l countedLog) Write(line []byte) (int, error) {
 
 func openStore(at config.Location, clock func() time.Duration, log *slog.Logger) (*keys.Store, error) {
 	if at.Shared() {
-		return keys.OpenShared(string(at), clock, log)
+		return shared.Open(string(at), clock, log)
 	}
 	return keys.Open(string(at), clock)
 }

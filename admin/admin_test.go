@@ -197,8 +197,7 @@ func TestLifeOfAKey(t *testing.T) {
 		t.Fatal("the secret does not work")
 	}
 	change(`{"limits":{"requests":9,"tokens":1000}}`, func(map[string]any) bool { return true })
-	k.Admit(0)
-	k.Reserve(0, 30)
+	k.Reserve(0, thirtyTokens{}, new(keys.Reservation))
 	if _, got := p.call("GET", "/api/keys/"+id, ""); fmt.Sprint(got["used"]) != "map[requests:1 tokens:30]" {
 		t.Errorf("%v", got)
 	}
@@ -216,6 +215,13 @@ func TestLifeOfAKey(t *testing.T) {
 		t.Errorf("a secret is in the log: %s", &p.log)
 	}
 }
+
+// thirtyTokens is what a request asks of its key.
+type thirtyTokens struct{}
+
+func (thirtyTokens) TokensNeeded() int64     { return 30 }
+func (thirtyTokens) TokensUsed(int64) int64  { return 30 }
+func (thirtyTokens) TokensNote(int64) string { return "" }
 
 func TestKeysThatCannotBe(t *testing.T) {
 	p := start(t)

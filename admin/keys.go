@@ -23,24 +23,14 @@ const (
 // keyView is a key as the admin API shows it; Key is its secret, shown when it is made.
 type keyView struct {
 	*keys.Spec
-	Key      string `json:"key,omitempty"`
-	InFlight *int64 `json:"in_flight,omitempty"`
-	Used     *used  `json:"used,omitempty"`
-}
-
-// used is how much of its limits a key has used within the last period.
-type used struct {
-	Requests *int64 `json:"requests,omitempty"`
-	Tokens   *int64 `json:"tokens,omitempty"`
+	Key      string           `json:"key,omitempty"`
+	InFlight *int64           `json:"in_flight,omitempty"`
+	Used     map[string]int64 `json:"used,omitempty"` // of each limit, within the last period
 }
 
 func (a *Admin) view(k *keys.Key) keyView {
 	n := k.Gate.InFlight()
-	v := keyView{Spec: k.Spec(), InFlight: &n}
-	if requests, tokens := k.Used(a.clock()); requests != nil || tokens != nil {
-		v.Used = &used{requests, tokens}
-	}
-	return v
+	return keyView{Spec: k.Spec(), InFlight: &n, Used: k.Used(a.clock())}
 }
 
 func (a *Admin) listKeys(w http.ResponseWriter, r *http.Request) {
@@ -257,31 +247,19 @@ func change(s *keys.Spec, body []byte) error {
 }
 
 func changeLimits(l *keys.Limits, body []byte) error {
-	var given keys.Limits
-	has, err := decode("limits.", body, map[string]field{
-		"requests":   {into: &given.Requests, want: "a whole number, or null", null: true},
-		"tokens":     {into: &given.Tokens, want: "a whole number, or null", null: true},
-		"period":     {into: &given.Period, want: `a duration such as "60s"`},
-		"concurrent": {into: &given.Concurrent, want: "a whole number, or null", null: true},
-	})
+	given := l.Clone()
+	fields := map[string]field{"period": {into: &given.Period, want: `a duration such as "60s"`}}
+	for _, f := range given.Fields() {
+		fields[f.Name] = field{into: f.Into, want: f.Want, null: true}
+	}
+	has, err := decode("limits.", body, fields)
 	if err != nil {
 		return err
 	}
-	if has["requests"] {
-		l.Requests = given.Requests
+	if !has["period"] && !given.Periodic() {
+		given.Period = nil // it goes with the last limit that has one
 	}
-	if has["tokens"] {
-		l.Tokens = given.Tokens
-	}
-	if has["concurrent"] {
-		l.Concurrent = given.Concurrent
-	}
-	switch {
-	case has["period"]:
-		l.Period = given.Period
-	case l.Requests == nil && l.Tokens == nil:
-		l.Period = nil // it goes with them
-	}
+	*l = given
 	return nil
 }
 

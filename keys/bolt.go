@@ -140,8 +140,8 @@ func (b *boltFile) open(load func(id string, value []byte) error) (err error) {
 	return nil
 }
 
-// put writes a record and waits until it is on disk. There is nobody else who could have changed it.
-func (b *boltFile) put(r *record, _ uint64) (uint64, error) {
+// Put writes a record and waits until it is on disk. There is nobody else who could have changed it.
+func (b *boltFile) Put(r *Record, _ uint64) (uint64, error) {
 	value, err := json.Marshal(r)
 	if err != nil {
 		return 0, err
@@ -149,7 +149,7 @@ func (b *boltFile) put(r *record, _ uint64) (uint64, error) {
 	return 0, b.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucket).Put([]byte(r.ID), value) })
 }
 
-func (b *boltFile) remove(id string, _ uint64) error {
+func (b *boltFile) Remove(id string, _ uint64) error {
 	return b.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(id)) })
 }
 
@@ -164,11 +164,11 @@ func (b *boltFile) update(f func(tx *bbolt.Tx) error) error {
 	return err
 }
 
-func (b *boltFile) close() error { return b.db.Close() }
+func (b *boltFile) Close() error { return b.db.Close() }
 
-func (b *boltFile) giveUp() error { return b.db.Close() }
+func (b *boltFile) GiveUp() error { return b.db.Close() }
 
-func (b *boltFile) takeBack() error {
+func (b *boltFile) TakeBack() error {
 	db, err := bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: lockWait})
 	if err != nil {
 		return fmt.Errorf("cannot open key store again: %w", err)

@@ -48,7 +48,7 @@ func TestDiskThatFills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.close()
+	defer b.Close()
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EROFS} {
 		err := b.update(func(*bbolt.Tx) error { return &fs.PathError{Op: "write", Path: path, Err: errno} })
 		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, errno) {

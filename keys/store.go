@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,52 +15,39 @@ import (
 // ErrNotFound is the error for an id that no key has.
 var ErrNotFound = errors.New("no such key")
 
-// ErrUnavailable is the error for a change that could not be written: the store's file is another process's
-// now, its disk is full or read-only, or the shared store does not answer.
-var ErrUnavailable = errors.New("the key store cannot be written to now")
-
-// ErrConflict is the error for a change of a key that another node has changed at the same moment.
-var ErrConflict = errors.New("another node has changed this key at the same moment")
-
 // Store has the keys: in an index in memory, which reads go to without a lock, and where they are
 // kept. A change is kept before it takes effect.
 type Store struct {
 	now    func() time.Duration
-	kept   keeper
-	shared *shared // nil for the embedded store
+	kept   Keeper
+	shared SharedKeeper // nil for the embedded store
 
 	mu     sync.Mutex // one change at a time
 	byHash *xsync.Map[Hash, *Key]
 	byID   *xsync.Map[string, *Key]
 }
 
-// keeper is where records are kept. What it has written when it returns survives the process.
-type keeper interface {
-	// put writes a record over the one of revision rev, 0 for none, and returns its own revision.
-	put(r *record, rev uint64) (uint64, error)
-	remove(id string, rev uint64) error
-	// giveUp lets another process have it, and takeBack has it again if that has not come to be.
-	giveUp() error
-	takeBack() error
-	close() error
-}
-
-// record is a key as it is kept.
-type record struct {
-	Spec
-	Hash string `json:"hash"`
-}
-
 // Open opens the store at path, a file, or makes it, and loads every key. now is the clock of the
 // keys' windows.
 func Open(path string, now func() time.Duration) (*Store, error) {
-	s := &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
+	s := newStore(now)
 	b, err := openBolt(path, func(id string, value []byte) error { return s.load(id, value, 0) })
 	if err != nil {
 		return nil, err
 	}
 	s.kept = b
 	return s, nil
+}
+
+// OpenShared makes a store without any key, of which k has the records; k loads them.
+func OpenShared(k SharedKeeper, now func() time.Duration) *Store {
+	s := newStore(now)
+	s.kept, s.shared = k, k
+	return s
+}
+
+func newStore(now func() time.Duration) *Store {
+	return &Store{now: now, byHash: xsync.NewMap[Hash, *Key](), byID: xsync.NewMap[string, *Key]()}
 }
 
 // load indexes a record.
@@ -79,7 +65,7 @@ func (s *Store) load(id string, value []byte, rev uint64) error {
 
 // read reads a record.
 func read(value []byte) (*Spec, Hash, error) {
-	var r record
+	var r Record
 	if err := json.Unmarshal(value, &r); err != nil {
 		return nil, Hash{}, fmt.Errorf("it cannot be read: %w", err)
 	}
@@ -97,10 +83,7 @@ func read(value []byte) (*Spec, Hash, error) {
 func (s *Store) index(spec *Spec, hash Hash, rev uint64) {
 	k, known := s.byID.Load(spec.ID)
 	if !known {
-		k = new(Key)
-		if s.shared != nil {
-			k.lend(&s.shared.leases, spec.ID)
-		}
+		k = &Key{meters: newMeters(s.shares(spec.ID))}
 	}
 	k.rev = rev
 	if known && k.hash != hash {
@@ -112,95 +95,45 @@ func (s *Store) index(spec *Spec, hash Hash, rev uint64) {
 	s.byHash.Store(hash, k)
 }
 
+// shares makes the shares of a key's limits; nil for the embedded store.
+func (s *Store) shares(id string) func(limit string) Share {
+	if s.shared == nil {
+		return nil
+	}
+	return func(limit string) Share { return s.shared.Share(limit, id) }
+}
+
+// Sharing reports how the shared store is doing; false for the embedded one.
+func (s *Store) Sharing() (Sharing, bool) {
+	if s.shared == nil {
+		return Sharing{}, false
+	}
+	return s.shared.Sharing(), true
+}
+
+// HoldStrictly is SharedKeeper's. The embedded store has no use for it.
+func (s *Store) HoldStrictly(strict bool) {
+	if s.shared != nil {
+		s.shared.HoldStrictly(strict)
+	}
+}
+
 // Close ends the store. Lookups go on working; changes are refused with ErrUnavailable.
-func (s *Store) Close() error { return s.kept.close() }
+func (s *Store) Close() error { return s.kept.Close() }
 
 // GiveUp lets another process on this machine have the store, if only one can. Lookups go on working;
 // changes are refused with ErrUnavailable.
 func (s *Store) GiveUp() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept.giveUp()
+	return s.kept.GiveUp()
 }
 
 // TakeBack takes it back after GiveUp.
 func (s *Store) TakeBack() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept.takeBack()
-}
-
-// Sharing is how a store that several nodes use is doing.
-type Sharing struct {
-	Answers bool          // or does not
-	Silent  time.Duration // since it last did
-	Nodes   int64         // this one among them, when it last did
-	Strict  bool          // which rule holds while it does not, see HoldStrictly
-}
-
-// Sharing reports how the shared store is doing; false for the embedded one.
-func (s *Store) Sharing() (Sharing, bool) {
-	r := s.shared
-	if r == nil {
-		return Sharing{}, false
-	}
-	return Sharing{!r.away.Load(), s.now() - time.Duration(r.lastHeard.Load()), r.nodes.Load(), r.strict.Load()}, true
-}
-
-// Count is how many keys there are.
-func (s *Store) Count() int { return s.byID.Size() }
-
-// States is how many keys are active, disabled and expired at now.
-func (s *Store) States(now time.Time) map[string]int {
-	n := map[string]int{"active": 0, "disabled": 0, "expired": 0}
-	s.byID.Range(func(_ string, k *Key) bool {
-		n[k.Spec().state(now)]++
-		return true
-	})
-	return n
-}
-
-// Lookup returns the key with that secret, usable or not, nil without one. It does not
-// allocate, and how long it takes tells nothing of how near the secret is to another:
-// what is compared are hashes.
-func (s *Store) Lookup(secret []byte) *Key {
-	hash, ok := hashOf(secret)
-	if !ok {
-		return nil
-	}
-	k, _ := s.byHash.Load(hash)
-	return k
-}
-
-// Get returns the key with that id.
-func (s *Store) Get(id string) (*Key, error) {
-	k, ok := s.byID.Load(id)
-	if !ok {
-		return nil, ErrNotFound
-	}
-	return k, nil
-}
-
-// List returns up to limit keys in the order they were made, beginning after the id
-// after, and whether there are more.
-func (s *Store) List(limit int, after string) (keys []*Key, more bool) {
-	var ids []string
-	s.byID.Range(func(id string, _ *Key) bool {
-		if id > after {
-			ids = append(ids, id)
-		}
-		return true
-	})
-	slices.Sort(ids)
-	for _, id := range ids {
-		if len(keys) == limit {
-			return keys, true
-		}
-		if k, ok := s.byID.Load(id); ok {
-			keys = append(keys, k)
-		}
-	}
-	return keys, false
+	return s.kept.TakeBack()
 }
 
 // Create makes a key with spec's name, expiry, models, limits and disabled, and returns
@@ -273,7 +206,7 @@ func (s *Store) Delete(id string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.kept.remove(id, k.rev); err != nil {
+	if err := s.kept.Remove(id, k.rev); err != nil {
 		return fmt.Errorf("cannot delete key: %w", err)
 	}
 	s.forget(k)
@@ -287,7 +220,7 @@ func (s *Store) forget(k *Key) {
 
 // put keeps a record, and then has it take effect.
 func (s *Store) put(spec *Spec, hash Hash, rev uint64) error {
-	rev, err := s.kept.put(&record{Spec: *spec, Hash: hex.EncodeToString(hash[:])}, rev)
+	rev, err := s.kept.Put(&Record{Spec: *spec, Hash: hex.EncodeToString(hash[:])}, rev)
 	if err != nil {
 		return fmt.Errorf("cannot write key: %w", err)
 	}

@@ -100,7 +100,7 @@ func TestRotateAndDelete(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	s := open(t, path)
 	made, first := create(t, s, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(2))}})
-	s.Lookup([]byte(first)).Admit(0)
+	admit(s.Lookup([]byte(first)))
 	spec, second, err := s.Rotate(made.ID)
 	if err != nil || spec.ID != made.ID || second == first {
 		t.Fatalf("%+v, %v", spec, err)
@@ -112,7 +112,7 @@ func TestRotateAndDelete(t *testing.T) {
 	if k == nil {
 		t.Fatal("the new secret does not work")
 	}
-	if left, _ := k.Left(0); left.Remaining != 1 {
+	if left, _ := left(k, "requests"); left.Remaining != 1 {
 		t.Errorf("rotating gave requests back: %+v", left)
 	}
 	if err := s.Delete(made.ID); err != nil {
@@ -137,8 +137,8 @@ func TestUpdateKeepsWhatIsCounted(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "keys.db"))
 	made, secret := create(t, s, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(3))}})
 	k := s.Lookup([]byte(secret))
-	k.Admit(0)
-	k.Admit(0)
+	admit(k)
+	admit(k)
 	update := func(requests int64, period time.Duration) {
 		t.Helper()
 		if _, err := s.Update(made.ID, func(spec *Spec) error {
@@ -148,19 +148,19 @@ func TestUpdateKeepsWhatIsCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	left := func(want int64) {
+	wantLeft := func(want int64) {
 		t.Helper()
-		if got, _ := k.Left(0); got.Remaining != want {
+		if got, _ := left(k, "requests"); got.Remaining != want {
 			t.Errorf("%d left, want %d", got.Remaining, want)
 		}
 	}
-	left(1)
+	wantLeft(1)
 	update(10, time.Minute)
-	left(8)
+	wantLeft(8)
 	update(5, time.Hour)
-	left(3)
+	wantLeft(3)
 	update(1, time.Second)
-	left(0)
+	wantLeft(0)
 }
 
 func TestUpdateRefusesAndChangesNothing(t *testing.T) {
@@ -424,7 +424,7 @@ func TestReadsWhileChanging(t *testing.T) {
 					t.Error("the key is gone while it is changed")
 					return
 				}
-				if _, ok, limited := k.Admit(0); ok && limited {
+				if admit(k) {
 					admitted.Add(1)
 				}
 			}
@@ -439,7 +439,7 @@ func TestReadsWhileChanging(t *testing.T) {
 		}
 	}
 	for s.Lookup([]byte(secret)) != nil && admitted.Load() < 1000 {
-		if _, ok, _ := s.Lookup([]byte(secret)).Admit(0); ok {
+		if admit(s.Lookup([]byte(secret))) {
 			admitted.Add(1)
 		}
 	}
@@ -455,12 +455,14 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	_, text := create(t, s, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(1000))}})
 	secret := []byte(text)
 	now := time.Now()
+	var r Reservation
 	if n := testing.AllocsPerRun(1000, func() {
 		k := s.Lookup(secret)
 		if !k.Spec().Usable(now) || !k.Spec().Allows("gpt-4o") {
 			t.Fatal("refused")
 		}
-		k.Admit(0)
+		k.Reserve(0, use(0), &r)
+		r.Settle(0, use(0))
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

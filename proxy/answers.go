@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"sluice/keys"
@@ -99,13 +100,30 @@ func (r *request) showModel() {
 	r.answerJSON(200, r.model(id))
 }
 
-// left is what a key may still do now.
-type left struct {
-	Requests      *int64 `json:"requests,omitempty"`
-	ResetRequests string `json:"reset_requests,omitempty"`
-	Tokens        *int64 `json:"tokens,omitempty"`
-	ResetTokens   string `json:"reset_tokens,omitempty"`
-	Concurrent    *int64 `json:"concurrent,omitempty"`
+// remaining is what a key may still do now, as JSON: of each limit that it has the amount, and of
+// those that are forgotten after a period, when nothing of them is used.
+func (r *request) remaining() json.RawMessage {
+	b, now := []byte{'{'}, r.proxy.clock()
+	member := func(name string) {
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, name), ':')
+	}
+	for i := range r.key.Meters() {
+		m := &r.key.Meters()[i]
+		if state, limited := m.Left(now); limited {
+			member(m.Name())
+			b = strconv.AppendInt(b, state.Remaining, 10)
+			member("reset_" + m.Name())
+			b = appendString(b, string(appendDuration(nil, state.Reset)))
+		}
+	}
+	if limit := r.key.Gate.Limit(); limit > 0 {
+		member("concurrent")
+		b = strconv.AppendInt(b, max(0, limit-r.key.Gate.InFlight()), 10)
+	}
+	return append(b, '}')
 }
 
 func (r *request) showKey() {
@@ -114,27 +132,14 @@ func (r *request) showKey() {
 		return
 	}
 	spec := r.key.Spec()
-	var l left
-	if state, limited := r.key.Left(r.proxy.clock()); limited {
-		l.Requests = &state.Remaining
-		l.ResetRequests = string(appendDuration(nil, state.Reset))
-	}
-	if state, _, limited := r.key.LeftTokens(r.proxy.clock(), 0); limited {
-		l.Tokens = &state.Remaining
-		l.ResetTokens = string(appendDuration(nil, state.Reset))
-	}
-	if spec.Limits.Concurrent != nil {
-		n := max(0, *spec.Limits.Concurrent-r.key.Gate.InFlight())
-		l.Concurrent = &n
-	}
 	r.answerJSON(200, struct {
-		ID        string      `json:"id"`
-		Name      string      `json:"name"`
-		Models    []string    `json:"models"`
-		ExpiresAt *time.Time  `json:"expires_at"`
-		Limits    keys.Limits `json:"limits"`
-		Remaining left        `json:"remaining"`
-	}{spec.ID, spec.Name, spec.Models, spec.ExpiresAt, spec.Limits, l})
+		ID        string          `json:"id"`
+		Name      string          `json:"name"`
+		Models    []string        `json:"models"`
+		ExpiresAt *time.Time      `json:"expires_at"`
+		Limits    keys.Limits     `json:"limits"`
+		Remaining json.RawMessage `json:"remaining"`
+	}{spec.ID, spec.Name, spec.Models, spec.ExpiresAt, spec.Limits, r.remaining()})
 }
 
 // answerJSON answers without an upstream.

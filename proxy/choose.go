@@ -160,22 +160,6 @@ func reasonTexts(why pool.Reasons) string {
 	return strings.Join(texts, ", ")
 }
 
-// wouldRefuse is what admit would refuse with now. It charges nothing.
-func (r *request) wouldRefuse() *failure {
-	now := r.proxy.clock()
-	if t := &r.tokens; r.key.CountsTokens() {
-		var admitted bool
-		if t.state, admitted, t.limited = r.key.LeftTokens(now, r.needs()); !admitted {
-			return r.overTokens()
-		}
-	}
-	if state, limited := r.key.Left(now); limited && state.Remaining == 0 {
-		r.limitState, r.limited = state, limited
-		return r.overRequests(&state)
-	}
-	return nil
-}
-
 // wait is the connection's, and noted.
 func (r *request) wait(d time.Duration, turn <-chan bool) (how client.Waited, why client.Reason, inside bool) {
 	began := time.Now()

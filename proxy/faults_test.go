@@ -323,8 +323,8 @@ func meet(t *testing.T, f fault, streamed bool, mode string) {
 
 	// What it must have cost the key: an answer, nothing else.
 	key := g.keys.Lookup([]byte(g.secret))
-	requests, _ := key.Left(g.p.clock())
-	if tokens, _, _ := key.LeftTokens(g.p.clock(), 0); requests.Remaining != most-1 || (tokens.Remaining < most) != success {
+	requests, tokens := g.left(key, "requests"), g.left(key, "tokens")
+	if requests.Remaining != most-1 || (tokens.Remaining < most) != success {
 		t.Errorf("%d requests and %d tokens of %d are left", requests.Remaining, tokens.Remaining, most)
 	}
 }

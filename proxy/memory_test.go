@@ -292,7 +292,7 @@ func TestLongNamesLeaveNothing(t *testing.T) {
 		r.key = g.keys.Lookup([]byte(g.secret))
 		r.tokens.limited = true
 		if f := r.readFields(); f == nil {
-			r.needs()
+			r.TokensNeeded()
 			r.rewrite(nil, r.snapshot.set.Models["m"].Targets[0])
 		} else if i%len(bodies) < 4 {
 			t.Fatal(f.message)

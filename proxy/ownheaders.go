@@ -3,9 +3,10 @@ package proxy
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"time"
 
-	"sluice/limiter"
+	"sluice/keys"
 	"sluice/pool"
 )
 
@@ -18,14 +19,21 @@ var (
 	headerUpstream    = []byte("X-Sluice-Upstream")
 	headerAttempts    = []byte("X-Sluice-Attempts")
 	headerTrail       = []byte("X-Sluice-Trail")
-	headerLimit       = []byte("X-Ratelimit-Limit-Requests")
-	headerRemaining   = []byte("X-Ratelimit-Remaining-Requests")
-	headerReset       = []byte("X-Ratelimit-Reset-Requests")
-
-	headerLimitTokens     = []byte("X-Ratelimit-Limit-Tokens")
-	headerRemainingTokens = []byte("X-Ratelimit-Remaining-Tokens")
-	headerResetTokens     = []byte("X-Ratelimit-Reset-Tokens")
 )
+
+// limitHeader has the names of what is said of one of the key's limits.
+type limitHeader struct{ limit, remaining, reset []byte }
+
+// limitHeaders are those of keys.MeterNames, as OpenAI calls them.
+var limitHeaders = func() (all []limitHeader) {
+	for _, name := range keys.MeterNames() {
+		of := func(what string) []byte {
+			return []byte("X-Ratelimit-" + what + "-" + strings.ToUpper(name[:1]) + name[1:])
+		}
+		all = append(all, limitHeader{of("Limit"), of("Remaining"), of("Reset")})
+	}
+	return all
+}()
 
 // setOwnHeaders puts what the gateway adds to every answer into the response's head.
 func (r *request) setOwnHeaders() {
@@ -47,29 +55,23 @@ func (r *request) setOwnHeaders() {
 		h.SetCanonical(headerModel, borrowBytes(r.models[0].Name))
 	}
 	r.setNumber(headerAttempts, int64(len(r.attempts)))
-	if r.key == nil {
-		return
-	}
-	if !r.limited {
-		// Nothing was charged yet; what is left is shown all the same.
-		r.limitState, r.limited = r.key.Left(r.proxy.clock())
-	}
-	if r.limited {
-		r.setState(&r.limitState, headerLimit, headerRemaining, headerReset)
-	}
-	if !r.tokens.limited {
-		r.tokens.state, _, r.tokens.limited = r.key.LeftTokens(r.proxy.clock(), 0)
-	}
-	if r.tokens.limited {
-		r.setState(&r.tokens.state, headerLimitTokens, headerRemainingTokens, headerResetTokens)
+	if r.key != nil {
+		r.setLimits()
 	}
 }
 
-func (r *request) setState(s *limiter.State, limit, remaining, reset []byte) {
-	r.setNumber(limit, s.Limit)
-	r.setNumber(remaining, s.Remaining)
-	r.scratch = appendDuration(r.scratch[:0], s.Reset)
-	r.ctx.Response.Header.SetCanonical(reset, r.scratch)
+// setLimits shows what is left of the key's limits, also where nothing was charged.
+func (r *request) setLimits() {
+	meters, now := r.key.Meters(), r.proxy.clock()
+	for i := range meters {
+		if state, limited := r.reservation.Left(&meters[i], now); limited {
+			h := &limitHeaders[i]
+			r.setNumber(h.limit, state.Limit)
+			r.setNumber(h.remaining, state.Remaining)
+			r.scratch = appendDuration(r.scratch[:0], state.Reset)
+			r.ctx.Response.Header.SetCanonical(h.reset, r.scratch)
+		}
+	}
 }
 
 func (r *request) setNumber(name []byte, n int64) {

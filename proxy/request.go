@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -33,12 +32,12 @@ type request struct {
 	// of the head of the newest attempt's answer
 	answerHops hops
 
-	key        *keys.Key
-	inGate     bool // has a place in limits.in_flight
-	inKeyGate  bool // and in the key's
-	limited    bool // the key has a window, and this is its state
-	limitState limiter.State
-	tokens     tokens
+	key       *keys.Key
+	inGate    bool // has a place in limits.in_flight
+	inKeyGate bool // and in the key's
+	tokens    tokens
+
+	reservation keys.Reservation // of the key's meters
 
 	parser   fastjson.Parser // of the gateway object; its values live until its next use
 	body     []byte          // as the client sent it
@@ -122,6 +121,7 @@ func (r *request) releaseStruct() {
 	clear(r.upstream[:cap(r.upstream)])
 	r.hops.clear()
 	r.answerHops.clear()
+	r.reservation.Reset()
 	if cap(r.body) > freeMemory {
 		p.giveBack(r.body)
 		r.body = nil
@@ -144,6 +144,8 @@ func (r *request) releaseStruct() {
 		models:     r.models[:0],
 		answerHops: r.answerHops,
 		fields:     fields{models: r.fields.models[:0]},
+
+		reservation: r.reservation,
 	}
 	p.requests.Put(r)
 }
@@ -164,71 +166,6 @@ func (r *request) proxied(to *route) {
 			return
 		}
 	}
-}
-
-// enter takes a place among all requests and one among the key's.
-func (r *request) enter() *failure {
-	if !r.proxy.gate.Enter() {
-		f := refusal(overloaded, "", "the gateway is at limits.in_flight (%d requests); try again", r.proxy.gate.Limit())
-		f.retryAfter = time.Second
-		return f
-	}
-	r.inGate = true
-	if !r.key.Gate.Enter() {
-		f := refusal(rateLimitExceeded, "", "the key is at its limit of %d concurrent requests (limits.concurrent)", r.key.Gate.Limit())
-		f.retryAfter = time.Second
-		return f
-	}
-	r.inKeyGate = true
-	return nil
-}
-
-// admit charges the key's tokens and its window with the request. Nothing after it but the
-// forwarding can fail, so what is charged was forwarded. Tokens come first: they can be given back.
-func (r *request) admit() *failure {
-	if f := r.reserve(); f != nil {
-		return f
-	}
-	state, admitted, limited := r.key.Admit(r.proxy.clock())
-	r.limitState, r.limited = state, limited
-	if admitted {
-		return nil
-	}
-	return r.overRequests(&state)
-}
-
-func (r *request) overRequests(state *limiter.State) *failure {
-	if state.Uncounted {
-		return r.uncounted(state)
-	}
-	f := refusal(rateLimitExceeded, "", "the key is at %s requests per %s (limits.requests); try again in %s",
-		limitOrShare(state, r.key.Spec().Limits.Requests), r.period(), state.RetryAfter.Round(time.Millisecond))
-	f.retryAfter = state.RetryAfter
-	return f
-}
-
-// limitOrShare names what is used up: the limit, or this node's share of it while nobody counts for all nodes.
-func limitOrShare(state *limiter.State, limit *int64) string {
-	if limit == nil || state.Limit >= *limit {
-		return fmt.Sprintf("its limit of %d", state.Limit)
-	}
-	return fmt.Sprintf("this node's share, %d, of its limit of %d", state.Limit, *limit)
-}
-
-// uncounted is for a key of which nobody knows what other nodes have spent.
-func (r *request) uncounted(state *limiter.State) *failure {
-	f := refusal(overloaded, "", "the key's limits cannot be counted now: the store that the gateway's nodes share does not answer, or has just begun to count anew; try again in %s",
-		max(time.Second, state.RetryAfter.Round(time.Second)))
-	f.retryAfter = max(time.Second, min(state.RetryAfter, 5*time.Second)) // it may answer again before
-	return f
-}
-
-// period is that of the key's limits.
-func (r *request) period() time.Duration {
-	if p := r.key.Spec().Limits.Period; p != nil {
-		return time.Duration(*p)
-	}
-	return time.Duration(keys.DefaultPeriod) // changed a moment ago
 }
 
 // dialect is the error shape that the client reads.

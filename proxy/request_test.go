@@ -15,7 +15,6 @@ import (
 
 	"sluice/internal/upstreamtest"
 	"sluice/keys"
-	"sluice/limiter"
 )
 
 func TestPlainRequest(t *testing.T) {
@@ -849,7 +848,7 @@ func TestAppendDuration(t *testing.T) {
 }
 
 func TestTrailIsBounded(t *testing.T) {
-	r := &request{limitState: limiter.State{}}
+	r := &request{}
 	g := start(t, oneModel, "127.0.0.1:1")
 	target := g.p.Set().Models["m"].Targets[0]
 	long := *target

@@ -2,19 +2,15 @@ package proxy
 
 import (
 	"bytes"
-	"time"
+	"fmt"
 
-	"sluice/keys"
-	"sluice/limiter"
 	"sluice/pool"
 )
 
 // tokens is what a request takes of its key's tokens: a reservation first, what the upstream
 // says it has used in the end.
 type tokens struct {
-	limited bool // the key has such a limit, and this is its state
-	state   limiter.State
-	charge  keys.Charge
+	limited bool  // the key has such a limit
 	prompt  int64 // what the body is taken for
 	output  int64 // the most that the client lets the model generate
 
@@ -31,39 +27,20 @@ type tokens struct {
 // text.
 const bytesPerToken = 4
 
-// reserve charges the key's tokens with what the request may use: what its body is taken for, and
-// the most that it lets the model generate.
-func (r *request) reserve() *failure {
+// TokensNeeded is what is to be reserved: what the body is taken for, and the most that it lets the
+// model generate. A request that has waited for a turn is asked twice.
+func (r *request) TokensNeeded() int64 {
 	t := &r.tokens
-	if !r.key.CountsTokens() {
-		return nil
-	}
-	var admitted bool
-	if t.charge, t.state, admitted, t.limited = r.key.Reserve(r.proxy.clock(), r.needs()); admitted {
-		return nil
-	}
-	return r.overTokens()
-}
-
-// needs is what is to be reserved. Who has waited for a turn has asked before.
-func (r *request) needs() int64 {
-	t := &r.tokens
+	t.limited = true
 	if t.prompt == 0 {
 		t.prompt, t.output = promptTokens(r.body), r.outputCap()
 	}
 	return t.prompt + t.output
 }
 
-func (r *request) overTokens() *failure {
-	t := &r.tokens
-	state := &t.state
-	if state.Uncounted {
-		return r.uncounted(state)
-	}
-	f := refusal(rateLimitExceeded, "", "the key is at %s tokens per %s (limits.tokens); this request needs %d, of which %d are for its body; try again in %s",
-		limitOrShare(state, r.key.Spec().Limits.Tokens), r.period(), min(r.needs(), state.Limit), t.prompt, state.RetryAfter.Round(time.Millisecond))
-	f.retryAfter = state.RetryAfter
-	return f
+// TokensNote explains to the client what a request needs of most.
+func (r *request) TokensNote(most int64) string {
+	return fmt.Sprintf("; this request needs %d, of which %d are for its body", min(r.TokensNeeded(), most), r.tokens.prompt)
 }
 
 // promptTokens is what a body is taken for. Base64 is not text; an image's tokens do not follow
@@ -123,19 +100,10 @@ func base64Length(b []byte) int {
 	return len(b)
 }
 
-// settle makes of the reservation what the request has used.
-func (r *request) settle() {
-	t := &r.tokens
-	if !t.limited {
-		return
-	}
-	t.charge.Settle(r.proxy.clock(), r.used(t.charge.Reserved()))
-}
-
-// used is what the upstream said; where it said nothing, what was reserved, or what the body and the
+// TokensUsed is what the upstream said; where it said nothing, what was reserved, or what the body and the
 // answer are taken for if that is more; and nothing for an error. A client that has left did not get all
 // that was reserved for it.
-func (r *request) used(reserved int64) int64 {
+func (r *request) TokensUsed(reserved int64) int64 {
 	t := &r.tokens
 	left := r.left || r.failure != nil && r.failure.left
 	switch {

@@ -31,8 +31,7 @@ models: {m: {targets: [{upstream: a}]}}
 `
 
 func (g *gateway) usedTokens(k *keys.Key, limit int64) int64 {
-	state, _, _ := k.LeftTokens(g.p.clock(), 0)
-	return limit - state.Remaining
+	return limit - g.left(k, "tokens").Remaining
 }
 
 // body is a request of exactly n*4 bytes, for n tokens.

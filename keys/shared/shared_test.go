@@ -1,10 +1,9 @@
-package keys
+package shared
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,30 +12,9 @@ import (
 	"time"
 
 	"sluice/internal/upstreamtest"
+	"sluice/keys"
+	"sluice/limiter"
 )
-
-// testNode is a store on a shared Redis, with a clock of its own.
-type testNode struct {
-	*Store
-	log  *upstreamtest.Buffer
-	dead *atomic.Bool
-}
-
-func openNode(t testing.TB, url string) testNode { return openNodeAt(t, url, 0) }
-
-// openNodeAt is openNode, whose rule without Redis is strict, with a clock that began a while ago.
-func openNodeAt(t testing.TB, url string, ago time.Duration) testNode {
-	t.Helper()
-	began := time.Now().Add(-ago)
-	log := &upstreamtest.Buffer{}
-	s, err := OpenShared(url, func() time.Duration { return time.Since(began) }, slog.New(slog.NewTextHandler(log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	s.HoldStrictly(true)
-	return testNode{s, log, new(atomic.Bool)}
-}
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
@@ -67,9 +45,9 @@ func TestSharedKeys(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
-	made, secret := create(t, a.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(5))}})
+	made, secret := create(t, a.Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(5))}})
 	eventually(t, "the key is known there", func() bool { return b.Lookup([]byte(secret)) != nil })
-	if _, err := b.Update(made.ID, func(s *Spec) error { s.Name = "y"; return nil }); err != nil {
+	if _, err := b.Update(made.ID, func(s *keys.Spec) error { s.Name = "y"; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "its name is known here", func() bool { return a.Lookup([]byte(secret)).Spec().Name == "y" })
@@ -84,22 +62,22 @@ func TestSharedKeys(t *testing.T) {
 	eventually(t, "it is revoked here", func() bool { return a.Lookup([]byte(rotated)) == nil && a.Count() == 0 })
 
 	// Both change one key at the same moment: one of them is told so, none is overwritten.
-	made, _ = create(t, a.Store, Spec{Name: "0"})
+	made, _ = create(t, a.Store, keys.Spec{Name: "0"})
 	eventually(t, "it is known there", func() bool { return b.Count() == 1 })
 	var changes, refused atomic.Int64
 	var wg sync.WaitGroup
 	for _, n := range []testNode{a, b} {
 		wg.Go(func() {
 			for range 50 {
-				_, err := n.Update(made.ID, func(s *Spec) error { s.Name += "+"; return nil })
+				_, err := n.Update(made.ID, func(s *keys.Spec) error { s.Name += "+"; return nil })
 				switch {
 				case err == nil:
 					changes.Add(1)
-				case !errors.Is(err, ErrConflict):
+				case !errors.Is(err, keys.ErrConflict):
 					t.Error(err)
 				default:
 					refused.Add(1)
-					_ = n.shared.sync(context.Background())
+					_ = n.r.sync(context.Background())
 				}
 			}
 		})
@@ -174,7 +152,7 @@ func (a *admissions) drive(ctx context.Context, nodes []testNode, id string) {
 			wg.Go(func() {
 				for ctx.Err() == nil && !n.dead.Load() {
 					before := time.Now()
-					if _, ok, _ := k.Admit(n.now()); ok {
+					if admit(k, n.r.now()) {
 						a.add(i, before)
 					} else {
 						time.Sleep(time.Millisecond)
@@ -207,7 +185,7 @@ func TestSharedLimit(t *testing.T) {
 			for range count {
 				nodes = append(nodes, openNode(t, redis.URL()))
 			}
-			made, _ := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+			made, _ := create(t, nodes[0].Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(limit)), Period: ptr(keys.Period(period))}})
 			for _, n := range nodes {
 				eventually(t, "the key is known", func() bool { _, err := n.Get(made.ID); return err == nil })
 			}
@@ -236,13 +214,13 @@ func TestOneBusyNode(t *testing.T) {
 	redis := upstreamtest.StartRedis(t)
 	n := openNode(t, redis.URL())
 	const limit, period, most = 200, 4 * time.Second, 10
-	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+	made, _ := create(t, n.Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(limit)), Period: ptr(keys.Period(period))}})
 	k, _ := n.Get(made.ID)
 	var begins []time.Time // of each limit-ful
 	best := 0.0
 	deadline := time.Now().Add(most * period)
 	for admitted := 0; best < 0.95 && time.Now().Before(deadline); {
-		if _, ok, _ := k.Admit(n.now()); !ok {
+		if !admit(k, n.r.now()) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
@@ -273,7 +251,7 @@ func TestSharedTokens(t *testing.T) {
 	for range 3 {
 		nodes = append(nodes, openNode(t, redis.URL()))
 	}
-	made, _ := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(limit)), Period: ptr(Period(period))}})
+	made, _ := create(t, nodes[0].Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(limit)), Period: ptr(keys.Period(period))}})
 	ctx, cancel := context.WithCancel(context.Background())
 	var a admissions
 	var wg sync.WaitGroup
@@ -284,14 +262,14 @@ func TestSharedTokens(t *testing.T) {
 			wg.Go(func() {
 				for ctx.Err() == nil {
 					before := time.Now()
-					c, _, ok, _ := k.Reserve(n.now(), reserved)
+					c, _, ok := reserve(k, n.r.now(), reserved)
 					if !ok {
 						time.Sleep(time.Millisecond)
 						continue
 					}
 					a.add(0, before)
 					time.Sleep(10 * time.Millisecond)
-					c.Settle(n.now(), used)
+					c.settle(n.r.now(), used)
 				}
 			})
 		}
@@ -349,7 +327,7 @@ func TestSharedFaults(t *testing.T) {
 				}
 				return true
 			})
-			if _, _, err := nodes[0].Create(Spec{Name: "y"}); !errors.Is(err, ErrUnavailable) {
+			if _, _, err := nodes[0].Create(keys.Spec{Name: "y"}); !errors.Is(err, keys.ErrUnavailable) {
 				t.Errorf("a key is made: %v", err)
 			}
 			redis.Start()
@@ -366,7 +344,7 @@ func TestSharedFaults(t *testing.T) {
 		{name: "Redis is emptied", do: func(t *testing.T, redis *upstreamtest.Redis, _ []testNode, a *admissions) { redis.Command("FLUSHALL") }},
 		{name: "a node ends with leases", do: func(t *testing.T, _ *upstreamtest.Redis, nodes []testNode, _ *admissions) {
 			nodes[2].dead.Store(true)
-			nodes[2].shared.stop() // no word more
+			nodes[2].r.stop() // no word more
 		}},
 		{name: "clocks differ by a minute", lag: time.Minute, do: func(*testing.T, *upstreamtest.Redis, []testNode, *admissions) {}},
 	} {
@@ -377,7 +355,7 @@ func TestSharedFaults(t *testing.T) {
 			for i := range 3 {
 				nodes = append(nodes, openNodeAt(t, redis.URL(), time.Duration(i)*test.lag))
 			}
-			made, secret := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+			made, secret := create(t, nodes[0].Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(limit)), Period: ptr(keys.Period(period))}})
 			for _, n := range nodes {
 				eventually(t, "the key is known, and the others", func() bool {
 					_, err := n.Get(made.ID)
@@ -430,9 +408,9 @@ func BenchmarkLease(b *testing.B) {
 	b.SetParallelism(64)
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
-		s := n.shared.leases.share(ofRequests, fmt.Sprint(next.Add(1)))
+		s := n.r.leases.share("requests", fmt.Sprint(next.Add(1)))
 		for pb.Next() {
-			if _, err := s.send(context.Background(), window{time.Minute, 1_000_000_000}, 1, 10); err != nil {
+			if _, err := s.send(context.Background(), limiter.Rule{Limit: 1_000_000_000, Period: time.Minute}, 1, 10); err != nil {
 				b.Error(err)
 			}
 		}
@@ -443,13 +421,14 @@ func BenchmarkLease(b *testing.B) {
 func BenchmarkTake(b *testing.B) {
 	redis := upstreamtest.StartRedis(b)
 	n := openNode(b, redis.URL())
-	made, _ := create(b, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(1_000_000_000)), Period: ptr(Period(time.Hour))}})
+	made, _ := create(b, n.Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(1_000_000_000)), Period: ptr(keys.Period(time.Hour))}})
 	k, _ := n.Get(made.ID)
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
+		c := &charge{}
 		for pb.Next() {
-			if _, ok, _ := k.Admit(n.now()); !ok {
+			if k.Reserve(n.r.now(), c, &c.Reservation) != nil {
 				b.Fatal("refused")
 			}
 		}
@@ -461,7 +440,7 @@ func TestLostChange(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
-	made, secret := create(t, a.Store, Spec{Name: "x"})
+	made, secret := create(t, a.Store, keys.Spec{Name: "x"})
 	eventually(t, "the key is known", func() bool { return b.Lookup([]byte(secret)) != nil })
 	redis.Command("COPY", redisRecords, "old:records")
 	redis.Command("COPY", redisChanged, "old:changed")
@@ -484,20 +463,20 @@ func TestEmptiedWhileOthersCome(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a := openNode(t, redis.URL())
-	_, secret := create(t, a.Store, Spec{Name: "x"})
-	a.shared.away.Store(true) // it hears nothing for a while
-	stop := a.shared.stop
+	_, secret := create(t, a.Store, keys.Spec{Name: "x"})
+	a.r.away.Store(true) // it hears nothing for a while
+	stop := a.r.stop
 	stop()
-	a.shared.ended.Wait()
+	a.r.ended.Wait()
 	redis.Command("FLUSHALL")
 	b := openNode(t, redis.URL())
-	create(t, b.Store, Spec{Name: "y"})
-	create(t, b.Store, Spec{Name: "z"})
+	create(t, b.Store, keys.Spec{Name: "y"})
+	create(t, b.Store, keys.Spec{Name: "z"})
 	ctx := context.Background()
-	if _, err := a.shared.beat(ctx); err != nil {
+	if _, err := a.r.beat(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.shared.follow(ctx); err != nil {
+	if err := a.r.follow(ctx); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "both know all keys", func() bool { return a.Count() == 3 && b.Count() == 3 && b.Lookup([]byte(secret)) != nil })
@@ -512,7 +491,7 @@ func TestRestartWithOldState(t *testing.T) {
 		nodes = append(nodes, openNode(t, redis.URL()))
 	}
 	const limit, period = 600, 8 * time.Second
-	made, _ := create(t, nodes[0].Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))}})
+	made, _ := create(t, nodes[0].Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(limit)), Period: ptr(keys.Period(period))}})
 	eventually(t, "the key is known", func() bool { _, err := nodes[1].Get(made.ID); return err == nil })
 	redis.Command("SAVE")
 	ctx, cancel := context.WithTimeout(context.Background(), period-time.Second)
@@ -534,7 +513,7 @@ func TestLeaseIsNotWaitedForLong(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	n := openNode(t, redis.URL())
-	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(1_000_000)), Period: ptr(Period(time.Minute))}})
+	made, _ := create(t, n.Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(1_000_000)), Period: ptr(keys.Period(time.Minute))}})
 	k, _ := n.Get(made.ID)
 	redis.Signal(syscall.SIGSTOP)
 	defer redis.Signal(syscall.SIGCONT)
@@ -542,7 +521,7 @@ func TestLeaseIsNotWaitedForLong(t *testing.T) {
 	for range 50 {
 		wg.Go(func() {
 			began := time.Now()
-			if _, _, admitted, _ := k.Reserve(n.now(), 5000); admitted {
+			if _, _, admitted := reserve(k, n.r.now(), 5000); admitted {
 				t.Error("admitted")
 			}
 			if took := time.Since(began); took > 10*leaseWait { // one after the other would take 12 s
@@ -558,20 +537,20 @@ func TestForgottenDeletions(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
-	a.shared.kept, b.shared.kept = 3, 3
+	a.r.kept, b.r.kept = 3, 3
 	var ids []string
 	for range 10 {
-		made, _ := create(t, a.Store, Spec{Name: "x"})
+		made, _ := create(t, a.Store, keys.Spec{Name: "x"})
 		ids = append(ids, made.ID)
 	}
 	eventually(t, "all are known", func() bool { return b.Count() == 10 })
-	b.shared.syncing.Lock() // it hears nothing
+	b.r.syncing.Lock() // it hears nothing
 	for _, id := range ids[:8] {
 		if err := a.Delete(id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b.shared.syncing.Unlock()
+	b.r.syncing.Unlock()
 	eventually(t, "what was deleted is gone", func() bool { return b.Count() == 2 })
 }
 
@@ -580,27 +559,27 @@ func TestOverspentTokens(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
-	made, _ := create(t, a.Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(1000)), Period: ptr(Period(time.Hour))}})
+	made, _ := create(t, a.Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(1000)), Period: ptr(keys.Period(time.Hour))}})
 	eventually(t, "the key is known", func() bool { _, err := b.Get(made.ID); return err == nil })
 	ka, _ := a.Get(made.ID)
 	kb, _ := b.Get(made.ID)
-	var c Charge
+	var c *charge
 	eventually(t, "a lease is answered in time", func() (admitted bool) {
-		c, _, admitted, _ = ka.Reserve(a.now(), 10)
+		c, _, admitted = reserve(ka, a.r.now(), 10)
 		return admitted
 	})
-	c.Settle(a.now(), 980)
+	c.settle(a.r.now(), 980)
 	eventually(t, "the other node hears of it", func() bool {
-		c, state, admitted, _ := kb.Reserve(b.now(), 30)
+		c, state, admitted := reserve(kb, b.r.now(), 30)
 		if admitted {
-			c.Settle(b.now(), 0)
+			c.settle(b.r.now(), 0)
 		}
 		return !admitted && !state.Uncounted
 	})
 	eventually(t, "what is left is given", func() bool {
-		c, _, admitted, _ := kb.Reserve(b.now(), 10)
+		c, _, admitted := reserve(kb, b.r.now(), 10)
 		if admitted {
-			c.Settle(b.now(), 10)
+			c.settle(b.r.now(), 10)
 		}
 		return admitted
 	})
@@ -610,12 +589,17 @@ func TestOverspentTokens(t *testing.T) {
 func TestLeaseIsNotAllocated(t *testing.T) {
 	redis := upstreamtest.StartRedis(t)
 	n := openNode(t, redis.URL())
-	made, _ := create(t, n.Store, Spec{Name: "x", Limits: Limits{Requests: ptr(int64(1_000_000)), Tokens: ptr(int64(1_000_000_000)), Period: ptr(Period(time.Hour))}})
+	made, _ := create(t, n.Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(1_000_000)), Tokens: ptr(int64(1_000_000_000)), Period: ptr(keys.Period(time.Hour))}})
 	k, _ := n.Get(made.ID)
-	for range 10_000 { // so that leases have grown
-		k.Admit(n.now())
+	c := &charge{}
+	admit := func() {
+		k.Reserve(n.r.now(), c, &c.Reservation)
+		c.settle(n.r.now(), 0)
 	}
-	if allocs := testing.AllocsPerRun(1000, func() { k.Admit(n.now()) }); allocs >= 1 {
+	for range 10_000 { // so that leases have grown
+		admit()
+	}
+	if allocs := testing.AllocsPerRun(1000, admit); allocs >= 1 {
 		t.Errorf("%.1f allocations", allocs)
 	}
 }
@@ -625,19 +609,19 @@ func TestMergeAfterDeletion(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
-	made, secret := create(t, a.Store, Spec{Name: "x"})
+	made, secret := create(t, a.Store, keys.Spec{Name: "x"})
 	eventually(t, "the key is known", func() bool { return b.Lookup([]byte(secret)) != nil })
 	for _, n := range []testNode{a, b} { // they hear nothing for a while
-		n.shared.stop()
-		n.shared.ended.Wait()
+		n.r.stop()
+		n.r.ended.Wait()
 	}
 	redis.Command("FLUSHALL")
 	c := openNode(t, redis.URL())
 	hear := func(n testNode) {
-		if _, err := n.shared.beat(context.Background()); err != nil {
+		if _, err := n.r.beat(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.shared.follow(context.Background()); err != nil {
+		if err := n.r.follow(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -646,7 +630,7 @@ func TestMergeAfterDeletion(t *testing.T) {
 	if err := c.Delete(made.ID); err != nil {
 		t.Fatal(err)
 	}
-	late, kept := create(t, c.Store, Spec{Name: "y"})
+	late, kept := create(t, c.Store, keys.Spec{Name: "y"})
 	hear(b)
 	hear(b)
 	hear(a)
@@ -666,7 +650,7 @@ func TestUnansweredGiveBack(t *testing.T) {
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
 	const limit = 1000
-	made, _ := create(t, a.Store, Spec{Name: "x", Limits: Limits{Tokens: ptr(int64(limit)), Period: ptr(Period(time.Hour))}})
+	made, _ := create(t, a.Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(limit)), Period: ptr(keys.Period(time.Hour))}})
 	eventually(t, "the key is known", func() bool { _, err := b.Get(made.ID); return err == nil })
 	ka, _ := a.Get(made.ID)
 	kb, _ := b.Get(made.ID)
@@ -674,35 +658,35 @@ func TestUnansweredGiveBack(t *testing.T) {
 	for range 3 { // both have leases that end at about the same time
 		for _, n := range []struct {
 			node testNode
-			key  *Key
+			key  *keys.Key
 		}{{a, ka}, {b, kb}} {
 			eventually(t, "a lease is answered in time", func() bool {
-				c, _, admitted, _ := n.key.Reserve(n.node.now(), 100)
+				c, _, admitted := reserve(n.key, n.node.r.now(), 100)
 				if admitted {
 					spent += 100
-					c.Settle(n.node.now(), 100)
+					c.settle(n.node.r.now(), 100)
 				}
 				return admitted
 			})
 		}
 	}
-	if lease := ka.ofTokens.lease.Load(); lease == nil || lease.Left() == 0 {
+	if lease := shareOf(ka, "tokens").lease.Load(); lease == nil || lease.Left() == 0 {
 		t.Fatal("there is nothing to give back")
 	}
 	// Asking gives back what is left of the lease. Nobody answers in time, but Redis hears it when it goes on.
 	redis.Signal(syscall.SIGSTOP)
-	if _, _, admitted, _ := ka.Reserve(a.now(), limit); admitted {
+	if _, _, admitted := reserve(ka, a.r.now(), limit); admitted {
 		t.Error("admitted while Redis is stopped")
 	}
 	redis.Signal(syscall.SIGCONT)
 	for deadline := time.Now().Add(6 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		for _, n := range []struct {
 			node testNode
-			key  *Key
+			key  *keys.Key
 		}{{a, ka}, {b, kb}} {
-			if c, _, admitted, _ := n.key.Reserve(n.node.now(), 10); admitted {
+			if c, _, admitted := reserve(n.key, n.node.r.now(), 10); admitted {
 				spent += 10
-				c.Settle(n.node.now(), 10)
+				c.settle(n.node.r.now(), 10)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package keys
+package shared
 
 import (
 	"math"
@@ -19,16 +19,11 @@ var rules = map[bool]string{false: "share", true: "strict"}
 // soonAgain is how long a client waits at most that is refused what the limit may still have: Redis may answer before.
 const soonAgain = 5 * time.Second
 
-// HoldStrictly chooses the rule that holds while the shared store does not answer: strict, or share, which holds until
-// this is called. The embedded store has no use for it.
-func (s *Store) HoldStrictly(strict bool) {
-	if s.shared != nil {
-		s.shared.strict.Store(strict)
-	}
-}
+// HoldStrictly implements keys.SharedKeeper.
+func (r *redis) HoldStrictly(strict bool) { r.strict.Store(strict) }
 
 // rule says in words what the one that was chosen does.
-func (r *shared) rule() string {
+func (r *redis) rule() string {
 	if r.strict.Load() {
 		return "requests of keys with a limit get 503 for the limit's period, but for what is left of leases"
 	}
@@ -63,17 +58,17 @@ func (o *roster) hear(now time.Duration, nodes int64, left time.Duration, broken
 
 // nodePart is this node's part of w while nobody counts, rounded down. The parts together are the limit at most; less than
 // it if a node has gone within the period, as nobody is left to remember what that one has spent.
-func (s *share) nodePart(w window) int64 {
-	r, limit := s.of.of, w.limit
-	if !r.strict.Load() && r.store.now()-time.Duration(r.roster.left.Load()) <= w.period {
+func (s *share) nodePart(w limiter.Rule) int64 {
+	r, limit := s.of.of, w.Limit
+	if !r.strict.Load() && r.now()-time.Duration(r.roster.left.Load()) <= w.Period {
 		limit--
 	}
 	return limit / r.roster.most.Load()
 }
 
 // takeUncounted is take where Redis has said nothing. retry is what is said if nothing more is known.
-func (s *share) takeUncounted(w window, retry time.Duration) (taken, time.Duration) {
-	if wait := s.strictWait(w.period, retry); wait > 0 {
+func (s *share) takeUncounted(w limiter.Rule, retry time.Duration) (taken, time.Duration) {
+	if wait := s.strictWait(w.Period, retry); wait > 0 {
 		return uncounted, wait
 	}
 	return alone, 0
@@ -90,15 +85,14 @@ func (s *share) strictWait(period, unopened time.Duration) time.Duration {
 	}
 	// Since it was noticed, not since it was last heard of: it may have given leases in between. And not before
 	// this node takes itself for cut off, or nobody would ask what it has spent.
-	return time.Duration(r.lostAt.Load()) + max(period+leaseTime(period), cutOff) - r.store.now()
+	return time.Duration(r.lostAt.Load()) + max(period+leaseTime(period), cutOff) - r.now()
 }
 
-// within is what this node may have spent of w at now if nobody counts for all nodes, and whether that is so. s may be
-// nil.
-func (s *share) within(w window, now time.Duration) (part int64, byItself bool) {
+// within is what this node may have spent of w at now if nobody counts for all nodes, and whether that is so.
+func (s *share) within(w limiter.Rule, now time.Duration) (part int64, byItself bool) {
 	switch {
-	case s == nil, !s.of.silent(now) && !(s.unknown.Load() && now < time.Duration(s.refused.Load())),
-		s.strictWait(w.period, afterFailure) > 0:
+	case !s.of.silent(now) && !(s.unknown.Load() && now < time.Duration(s.refused.Load())),
+		s.strictWait(w.Period, afterFailure) > 0:
 		return limiter.MaxLimit, false
 	}
 	return s.nodePart(w), true

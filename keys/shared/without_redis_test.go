@@ -1,4 +1,4 @@
-package keys
+package shared
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/internal/upstreamtest"
+	"sluice/keys"
 )
 
 // openSharing is openNode, whose rule without Redis is share.
@@ -17,12 +18,12 @@ func openSharing(t *testing.T, url string) testNode {
 }
 
 // threeSharing are three nodes that know each other and a key.
-func threeSharing(t *testing.T, url string, limits Limits) (nodes []testNode, id string) {
+func threeSharing(t *testing.T, url string, limits keys.Limits) (nodes []testNode, id string) {
 	t.Helper()
 	for range 3 {
 		nodes = append(nodes, openSharing(t, url))
 	}
-	made, _ := create(t, nodes[0].Store, Spec{Name: "x", Limits: limits})
+	made, _ := create(t, nodes[0].Store, keys.Spec{Name: "x", Limits: limits})
 	for _, n := range nodes {
 		eventually(t, "the key is known, and the others", func() bool {
 			_, err := n.Get(made.ID)
@@ -42,7 +43,7 @@ func spend(t *testing.T, nodes []testNode, id string, most int) (all int) {
 			t.Fatal(err)
 		}
 		for j := range most {
-			state, admitted, _ := k.Admit(n.now())
+			state, admitted := ask(k, n.r.now())
 			if !admitted {
 				if state.Uncounted {
 					t.Errorf("node %d: after %d requests it is not known how many are left", i, j)
@@ -69,7 +70,7 @@ func TestADayWithoutRedis(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			redis := upstreamtest.StartRedis(t)
-			nodes, id := threeSharing(t, redis.URL(), Limits{Requests: ptr(int64(90)), Period: ptr(day)})
+			nodes, id := threeSharing(t, redis.URL(), keys.Limits{Requests: ptr(int64(90)), Period: ptr(day)})
 			if n := spend(t, nodes, id, 10); n != 30 {
 				t.Fatalf("%d are admitted with Redis", n)
 			}
@@ -91,7 +92,7 @@ func TestADayWithoutRedis(t *testing.T) {
 				}
 			}()
 			eventually(t, "all that is left is admitted", func() bool {
-				if _, admitted, _ := k.Admit(nodes[0].now()); admitted {
+				if admit(k, nodes[0].r.now()) {
 					left--
 				}
 				return left == 0
@@ -118,7 +119,7 @@ func silentFor(nodes []testNode, d time.Duration) bool {
 func redisEraOpen(t *testing.T, n testNode) bool {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	left := n.shared.client.Do(ctx, n.shared.client.B().Eval().Script(
+	left := n.r.client.Do(ctx, n.r.client.B().Eval().Script(
 		`local t = redis.call('TIME') return redis.call('HGET', KEYS[1], 'opens') - t[1] * 1000 - math.floor(t[2] / 1000)`).
 		Numkeys(1).Key(redisEra).Build())
 	wait, err := left.AsInt64()
@@ -148,7 +149,7 @@ func TestSharedFaultsWithShares(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			redis := upstreamtest.StartRedis(t, "--appendonly", "no")
-			nodes, id := threeSharing(t, redis.URL(), Limits{Requests: ptr(int64(limit)), Period: ptr(Period(period))})
+			nodes, id := threeSharing(t, redis.URL(), keys.Limits{Requests: ptr(int64(limit)), Period: ptr(keys.Period(period))})
 			ctx, cancel := context.WithCancel(t.Context())
 			var a admissions
 			done := make(chan struct{})
@@ -181,13 +182,13 @@ func TestRedisTellsWhoWent(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openSharing(t, redis.URL()), openSharing(t, redis.URL())
-	if at := a.shared.roster.left.Load(); at != never {
+	if at := a.r.roster.left.Load(); at != never {
 		t.Errorf("a node has gone at %d", at)
 	}
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	went := func(n testNode) bool { return n.shared.roster.left.Load() != never }
+	went := func(n testNode) bool { return n.r.roster.left.Load() != never }
 	eventually(t, "it is known who went", func() bool { return went(a) })
 	if c := openSharing(t, redis.URL()); !went(c) {
 		t.Error("a node that comes does not hear of it")

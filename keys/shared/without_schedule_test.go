@@ -1,4 +1,4 @@
-package keys
+package shared
 
 import (
 	"math/rand/v2"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/keys"
 	"sluice/limiter"
 )
 
@@ -18,9 +19,10 @@ type grant struct {
 
 // world is some nodes, a Redis that counts as leaseScript does, and a memory of all that was admitted.
 type world struct {
+	t testing.TB
 	*rand.Rand
 	clock
-	window
+	limiter.Rule
 	away     bool
 	lostAt   time.Duration
 	opens    time.Duration
@@ -31,14 +33,15 @@ type world struct {
 }
 
 type worldNode struct {
-	*Store
-	*Key
-	*share
+	lone
+	key   *keys.Key
+	share *share
 }
 
 func (w *world) join() {
-	s, k := loneStore(&w.clock, 1, Limits{Requests: ptr(w.limit), Period: ptr(Period(w.period))})
-	w.nodes = append(w.nodes, &worldNode{Store: s, Key: k, share: k.ofRequests})
+	n := newLone(&w.clock, 1)
+	k := n.add(w.t, "x", keys.Limits{Requests: ptr(w.Limit), Period: ptr(keys.Period(w.Period))})
+	w.nodes = append(w.nodes, &worldNode{n, k, shareOf(k, "requests")})
 	w.beat(false)
 }
 
@@ -49,10 +52,10 @@ func (w *world) beat(broken bool) {
 		if w.leftAt >= 0 {
 			left = w.at - w.leftAt
 		}
-		n.shared.roster.hear(w.at, int64(len(w.nodes)), left, broken)
-		n.shared.away.Store(false)
-		n.shared.leases.silence.Store(int64(w.opens))
-		if say, _, _ := n.share.reported(w.window); say.extra > 0 {
+		n.r.roster.hear(w.at, int64(len(w.nodes)), left, broken)
+		n.r.away.Store(false)
+		n.r.leases.silence.Store(int64(w.opens))
+		if say, _, _ := n.share.reported(w.Rule); say.extra > 0 {
 			w.grants = append(w.grants, grant{amount: say.extra, until: w.at})
 		}
 	}
@@ -80,7 +83,7 @@ func (w *world) find() {
 	if newEra {
 		w.grants, w.opens = nil, w.at+settleTime
 		for _, n := range w.nodes {
-			for _, one := range n.shared.leases.spendings(w.at.String()) {
+			for _, one := range n.r.spendings(w.at.String()) {
 				w.grants = append(w.grants, grant{amount: one.amount, until: w.at})
 			}
 		}
@@ -93,8 +96,8 @@ func (w *world) offer(n *worldNode) bool {
 	if l := n.share.lease.Load(); l != nil && !l.Over(w.at) && l.Left() > 0 {
 		return true
 	}
-	free := w.limit
-	w.grants = slices.DeleteFunc(w.grants, func(g grant) bool { return g.until+w.period < w.at })
+	free := w.Limit
+	w.grants = slices.DeleteFunc(w.grants, func(g grant) bool { return g.until+w.Period < w.at })
 	for i, g := range w.grants {
 		if g.lease != nil && g.lease.Over(w.at) {
 			w.grants[i].amount -= g.lease.End()
@@ -107,8 +110,8 @@ func (w *world) offer(n *worldNode) bool {
 	}
 	n.share.lease.Store(nil)
 	amount := 1 + w.Int64N(free)
-	l := limiter.NewLease(amount, w.at+leaseTime(w.period), 0, n.share.term.Load())
-	w.grants = append(w.grants, grant{amount, w.at + leaseTime(w.period), l})
+	l := limiter.NewLease(amount, w.at+leaseTime(w.Period), 0, n.share.term.Load())
+	w.grants = append(w.grants, grant{amount, w.at + leaseTime(w.Period), l})
 	return n.share.begin(l, amount)
 }
 
@@ -117,7 +120,7 @@ func (w *world) ask(n *worldNode, times int) {
 		if !w.away && w.at >= w.opens && !w.offer(n) {
 			return // used up, as far as Redis knows
 		}
-		if _, ok, _ := n.Admit(w.at); ok {
+		if admit(n.key, w.at) {
 			w.admitted = append(w.admitted, grant{amount: 1, until: w.at})
 		}
 	}
@@ -128,7 +131,7 @@ func (w *world) most() (most int64) {
 	first, sum := 0, int64(0)
 	for _, a := range w.admitted {
 		sum += a.amount
-		for a.until-w.admitted[first].until > w.period {
+		for a.until-w.admitted[first].until > w.Period {
 			sum -= w.admitted[first].amount
 			first++
 		}
@@ -145,15 +148,16 @@ func TestLessThanTwice(t *testing.T) {
 	fullest := 0.0
 	for schedule := range 60 {
 		r := rand.New(rand.NewPCG(seed, uint64(schedule)))
-		w := &world{Rand: r, leftAt: -1}
+		w := &world{t: t, Rand: r, leftAt: -1}
 		w.at = time.Hour
-		w.window = window{[]time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour}[r.IntN(4)], []int64{1, 2, 3, 6, 7, 30, 100}[r.IntN(7)]}
+		w.Rule.Period = []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour}[r.IntN(4)]
+		w.Rule.Limit = []int64{1, 2, 3, 6, 7, 30, 100}[r.IntN(7)]
 		for range 1 + r.IntN(4) {
 			w.join()
 		}
 		comeAndGo := schedule%2 == 0
 		for step := range 200 {
-			w.at += time.Duration(r.Int64N(int64(w.period / 50)))
+			w.at += time.Duration(r.Int64N(int64(w.Period / 50)))
 			switch change := r.IntN(20); {
 			case w.away && comeAndGo && change == 0 && len(w.nodes) > 1:
 				w.leave(r.IntN(len(w.nodes)))
@@ -173,14 +177,14 @@ func TestLessThanTwice(t *testing.T) {
 				w.beat(false)
 			}
 			if r.IntN(3) > 0 {
-				w.ask(w.nodes[r.IntN(len(w.nodes))], r.IntN(int(w.limit)*3/2+2))
+				w.ask(w.nodes[r.IntN(len(w.nodes))], r.IntN(int(w.Limit)*3/2+2))
 			}
 		}
 		most := w.most()
-		if most >= 2*w.limit {
-			t.Fatalf("schedule %d: %d in a period of %s, the limit is %d", schedule, most, w.period, w.limit)
+		if most >= 2*w.Limit {
+			t.Fatalf("schedule %d: %d in a period of %s, the limit is %d", schedule, most, w.Period, w.Limit)
 		}
-		fullest = max(fullest, float64(most)/float64(w.limit))
+		fullest = max(fullest, float64(most)/float64(w.Limit))
 	}
 	if t.Logf("at most %.2f times the limit", fullest); fullest < 1.5 {
 		t.Error("no schedule was bad enough to show anything")
@@ -190,7 +194,7 @@ func TestLessThanTwice(t *testing.T) {
 // TestWorstCase: all of the limit was spent by a node that has gone when Redis goes.
 func TestWorstCase(t *testing.T) {
 	for nodes := 1; nodes <= 4; nodes++ {
-		w := &world{Rand: rand.New(rand.NewPCG(1, 1)), leftAt: -1, window: window{24 * time.Hour, 12}}
+		w := &world{t: t, Rand: rand.New(rand.NewPCG(1, 1)), leftAt: -1, Rule: limiter.Rule{Limit: 12, Period: 24 * time.Hour}}
 		w.at = time.Hour
 		for range nodes {
 			w.join()
@@ -213,17 +217,17 @@ func TestWorstCase(t *testing.T) {
 
 // TestEvenLoad: where each node has spent no more than its part, the sum stays the limit.
 func TestEvenLoad(t *testing.T) {
-	w := &world{Rand: rand.New(rand.NewPCG(1, 2)), leftAt: -1, window: window{24 * time.Hour, 300}}
+	w := &world{t: t, Rand: rand.New(rand.NewPCG(1, 2)), leftAt: -1, Rule: limiter.Rule{Limit: 300, Period: 24 * time.Hour}}
 	w.at = time.Hour
 	for range 3 {
 		w.join()
 	}
 	for i := range 40 {
 		for _, n := range w.nodes {
-			lend(n.Store, n.share, 2)
+			lend(n.share, 2)
 			w.at += time.Second
 			if i%2 == 0 {
-				n.Admit(w.at)
+				admit(n.key, w.at)
 				w.admitted = append(w.admitted, grant{amount: 1, until: w.at})
 			}
 		}

@@ -1,10 +1,11 @@
-package keys
+package shared
 
 import (
 	"testing"
 	"time"
 
 	"sluice/internal/upstreamtest"
+	"sluice/keys"
 )
 
 // TestNewEraIsNoLimit: until leases are given in a new era, a refusal says that nobody knows what is
@@ -13,22 +14,19 @@ func TestNewEraIsNoLimit(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	node := openNode(t, redis.URL())
-	made, _ := create(t, node.Store, Spec{Name: "x", Limits: Limits{
-		Requests: ptr(int64(20)), Tokens: ptr(int64(20)), Period: ptr(Period(time.Hour))}})
-	k, err := node.Get(made.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	requests := func() (admitted, unknown bool) {
-		state, admitted, _ := k.Admit(node.now())
-		return admitted, state.Uncounted
-	}
-	tokens := func() (admitted, unknown bool) {
-		c, state, admitted, _ := k.Reserve(node.now(), 1)
-		c.Settle(node.now(), 1)
-		return admitted, state.Uncounted
-	}
-	for name, spend := range map[string]func() (bool, bool){"requests": requests, "tokens": tokens} {
+	limits := map[string]keys.Limits{"requests": {Requests: ptr(int64(20))}, "tokens": {Tokens: ptr(int64(20))}}
+	for name, l := range limits {
+		l.Period = ptr(keys.Period(time.Hour))
+		made, _ := create(t, node.Store, keys.Spec{Name: name, Limits: l})
+		k, err := node.Get(made.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spend := func() (admitted, unknown bool) {
+			c, state, admitted := reserve(k, node.r.now(), 1)
+			c.settle(node.r.now(), 1)
+			return admitted, state.Uncounted
+		}
 		if admitted, _ := spend(); !admitted {
 			t.Fatalf("the first of %s is refused", name)
 		}
