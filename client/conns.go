@@ -1,3 +1,5 @@
+// Package client is the client's side of the wire: a listener's connections with their deadlines, what a
+// client sends before its request is read, how long a slow one is waited for, and whether it is still there.
 package client
 
 import (
