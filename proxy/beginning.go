@@ -57,6 +57,7 @@ type reading struct {
 	json  bool // its type says that it is JSON, and nothing has been done to that
 	// events: it may turn out to be a stream, and objects: to be JSON, which is read to its end.
 	events, objects bool
+	answer          bool // it is a 2xx's, and not encoded
 	beginning       beginning
 	added           int       // bytes of the gateway's
 	looked          int       // what is before is white space
@@ -71,6 +72,7 @@ func (r *request) readingOf(a *attempt) reading {
 	fits := h.ContentLength() <= rd.limit
 	rd.whole = fits && isJSON(h.ContentType())
 	if !r.isEncoded() && !a.failed && a.status/100 == 2 {
+		rd.answer = true
 		rd.events = r.route.terminated || r.fields.stream
 		rd.objects = fits && r.route.json && !r.fields.stream // it might be lines of JSON that come one by one
 	}
@@ -98,6 +100,10 @@ func (rd *reading) begin(body []byte) (stream bool) {
 
 // isJSON reports whether the body, read to its end, is to be JSON.
 func (rd *reading) isJSON() bool { return rd.json || rd.objects && rd.beginning == anObject }
+
+// walked reports whether the body, once it has been read to its end, is walked through by checkAnswer, which then
+// finds the upstream's gateway members.
+func (rd *reading) walked() bool { return rd.answer && rd.isJSON() }
 
 // held is how many bytes are held before the body passes as it comes.
 func (rd *reading) held() int {

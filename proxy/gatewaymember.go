@@ -6,9 +6,9 @@ import "bytes"
 // has one already; ours takes its place, for no name may stand twice in an object.
 var gatewayName = []byte(`"gateway"`)
 
-// withoutGateway takes the upstream's gateway members out of a JSON object, in place. Of a beginning,
-// which is not whole, only the first member is looked at. free is false if one stays.
-func withoutGateway(object []byte, whole bool) (rest []byte, free bool) {
+// withoutGateway takes the upstream's gateway members out of a JSON object, in place. Of one that is not
+// searched, a beginning say, only those at its front are. free is false if one of them stays.
+func withoutGateway(object []byte, search bool) (rest []byte, free bool) {
 	for beginsWithGateway(object) {
 		w := walkObject(object)
 		if !w.next() {
@@ -23,7 +23,7 @@ func withoutGateway(object []byte, whole bool) (rest []byte, free bool) {
 		object = object[next:]
 		object[0] = '{'
 	}
-	if whole && isObject(object) && mayName(object, gatewayName) {
+	if search && isObject(object) && mayName(object, gatewayName) {
 		blankGateways(object)
 	}
 	return object, true
@@ -42,9 +42,11 @@ func beginsWithGateway(object []byte) bool {
 	return value >= 0 && isText(object[begin:end], "gateway")
 }
 
-// blankGateways overwrites later members called so, and the comma before each, with spaces.
+// blankGateways overwrites later members called so, and the comma before each, with spaces. The first
+// member stays: it is ours, or none of them.
 func blankGateways(object []byte) {
-	for w := walkObject(object); w.next(); {
+	w := walkObject(object)
+	for w.next(); w.next(); {
 		if string(w.name()) != "gateway" {
 			continue
 		}

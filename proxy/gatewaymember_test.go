@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -64,6 +65,25 @@ func TestWithoutGatewayTakesLinearTime(t *testing.T) {
 		growth.Linear(t, name, func(n int) func() {
 			text := "{" + strings.Repeat(member, n/len(member)) + `"z":1}`
 			return func() { withoutGateway([]byte(text), true) }
+		})
+	}
+}
+
+// BenchmarkGatewayOf is what it takes to know that a plain answer has no gateway member of its own, beside
+// the walk over it: as its text has it, with a search of its own and with none.
+func BenchmarkGatewayOf(b *testing.B) {
+	text := strings.Repeat(`A line of \"text\" with code:\n\n`+"```go"+`\n\tx := 1\n`+"```"+`\n`, 50<<10/60)
+	body := []byte(`{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"` + text + `"}}],"usage":{"prompt_tokens":9,"completion_tokens":9}}`)
+	for _, search := range []bool{true, false} {
+		b.Run(fmt.Sprintf("search=%v", search), func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				rest, _ := withoutGateway(body, search)
+				if top, whole := topOf(rest); !whole || top.gateways > 0 {
+					b.Fatal("it has one")
+				}
+			}
 		})
 	}
 }

@@ -135,7 +135,7 @@ func (r *request) annotatedAnswer(rd *reading) (body []byte, ended bool, err err
 	before := len(buf) - room
 	if may {
 		var rest []byte
-		rest, may = withoutGateway(buf[room:], ended)
+		rest, may = withoutGateway(buf[room:], ended && !rd.walked())
 		buf = buf[len(buf)-len(rest)-room:] // what was taken out is room, too
 	}
 	body = annotate(buf, room, r.scratch, may)

@@ -24,6 +24,8 @@ type top struct {
 	err    []byte // its error
 	typ    []byte // its type
 	usage  []byte
+	// gateways is how many members are called so.
+	gateways int
 	// choices are OpenAI's answers.
 	choices []byte
 }
@@ -33,8 +35,11 @@ func topOf(object []byte) (t top, whole bool) {
 	t.object = object
 	w := walkObject(object)
 	for w.next() {
-		if m := t.member(w.name()); m != nil {
+		name := w.name()
+		if m := t.member(name); m != nil {
 			*m = w.value()
+		} else if string(name) == "gateway" {
+			t.gateways++
 		}
 	}
 	return t, w.closed
@@ -160,6 +165,9 @@ func (r *request) checkAnswer(a *attempt, body []byte, rd *reading) (v verdict, 
 		return r.checkOther(a, body, rd)
 	}
 	t, whole := topOf(body)
+	if t.gateways > 1 && isObject(body) {
+		blankGateways(body)
+	}
 	if !whole { // an array, an empty object, or what is nested too deep to follow?
 		if rd.json && !wholeJSON(body[first:]) {
 			return r.lost(a, errNotText), false
