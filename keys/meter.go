@@ -23,13 +23,13 @@ type counted struct {
 // Share counts one limit of one key together with other nodes. own is what this node has counted
 // itself; a Share charges that too.
 type Share interface {
-	// Take charges amount, if it is within rule for all nodes. A refusal whose state is Uncounted is
-	// not the limit's.
-	Take(rule limiter.Rule, own limiter.Counter, now time.Duration, amount int64) (c Charge, s limiter.State, admitted bool)
+	// Take charges amount to c, if it is within rule for all nodes. s is then what own would say of
+	// all nodes. A refusal whose state is Uncounted is not the limit's.
+	Take(c *Charge, s *limiter.State, rule limiter.Rule, own limiter.Counter, now time.Duration, amount int64) (admitted bool)
 	// Peek says what Take would find, without charging.
 	Peek(rule limiter.Rule, own limiter.Counter, now time.Duration, amount int64) (s limiter.State, admitted bool)
-	// Settle makes actual of what was reserved out of a loan.
-	Settle(loan Loan, reserved, actual int64)
+	// Settle makes actual of what was reserved out of a loan. (Own is settled already.)
+	Settle(loan Loan, rule limiter.Rule, reserved, actual int64)
 }
 
 // Charge is what a request was charged of one meter, to be settled.
@@ -38,23 +38,10 @@ type Charge struct {
 	Loan Loan
 }
 
-// Loan is where a Charge comes from that several nodes count. It is its Share's own; the zero Loan
-// is for a process that counts alone.
+// Loan is where a Charge comes from that several nodes count. It is a Share's own.
 type Loan struct {
-	Share Share
 	Lease *limiter.Lease
-	Rule  limiter.Rule
 	Term  int64
-}
-
-// settle makes actual of what was charged. The Charge is empty after it.
-func (c *Charge) settle(now time.Duration, actual int64) {
-	reserved := c.Own.Reserved()
-	c.Own.Settle(now, actual)
-	if share := c.Loan.Share; share != nil {
-		share.Settle(c.Loan, reserved, actual)
-	}
-	*c = Charge{}
 }
 
 // metered are the limits that meters count.
@@ -130,21 +117,31 @@ func (m *Meter) Own(now time.Duration) (rule limiter.Rule, used int64, limited b
 	if c == nil {
 		return limiter.Rule{}, 0, false
 	}
-	state, _ := c.PeekWithin(now, 0, limiter.MaxLimit)
+	state, _ := c.Peek(now, 0, limiter.MaxLimit)
 	return c.Rule, state.Limit - state.Remaining, true
 }
 
-func (m *Meter) take(c *counted, now time.Duration, amount int64) (charge Charge, s limiter.State, admitted bool) {
+func (m *Meter) take(e *Entry, now time.Duration) (admitted bool) {
+	c := e.counted
 	if m.share != nil {
-		return m.share.Take(c.Rule, c.Counter, now, amount)
+		return m.share.Take(&e.charge, &e.State, c.Rule, c.Counter, now, e.amount)
 	}
-	charge.Own, s, admitted = c.ReserveWithin(now, amount, limiter.MaxLimit)
-	return charge, s, admitted
+	return c.Take(&e.charge.Own, &e.State, now, e.amount, limiter.MaxLimit)
 }
 
 func (m *Meter) peek(c *counted, now time.Duration, amount int64) (s limiter.State, admitted bool) {
 	if m.share != nil {
 		return m.share.Peek(c.Rule, c.Counter, now, amount)
 	}
-	return c.PeekWithin(now, amount, limiter.MaxLimit)
+	return c.Peek(now, amount, limiter.MaxLimit)
+}
+
+// settle makes actual of what was charged. The Charge is empty after it.
+func (m *Meter) settle(charge *Charge, c *counted, now time.Duration, actual int64) {
+	reserved := charge.Own.Reserved()
+	charge.Own.Settle(now, actual)
+	if m.share != nil {
+		m.share.Settle(charge.Loan, c.Rule, reserved, actual)
+	}
+	*charge = Charge{}
 }

@@ -14,16 +14,19 @@ type Reservation struct {
 
 // Entry is one meter's part in a Reservation.
 type Entry struct {
-	Rule   limiter.Rule
-	State  limiter.State
-	meter  *Meter
-	amount int64
-	charge Charge
-	open   bool // there is something to settle
+	State   limiter.State
+	meter   *Meter
+	counted *counted // by the meter, at that moment
+	amount  int64
+	charge  Charge // empty unless open
+	open    bool   // there is something to settle
 }
 
 // Name is the limit's name among Limits.
 func (e *Entry) Name() string { return e.meter.Name() }
+
+// Rule is the limit, as it was at that moment.
+func (e *Entry) Rule() limiter.Rule { return e.counted.Rule }
 
 // Note is what a refusal says of d besides; it may be empty.
 func (e *Entry) Note(d Demand) string {
@@ -55,17 +58,23 @@ func (r *Reservation) take(now time.Duration, d Demand, meters []Meter) (refused
 			continue
 		}
 		e := r.add(m, c, d)
-		if e.charge, e.State, e.open = m.take(c, now, e.amount); !e.open {
+		if e.open = m.take(e, now); !e.open {
 			return e
 		}
 	}
 	return nil
 }
 
-// add makes the next entry. Its charge is empty.
+// add makes the next entry. Its charge is empty: that of the last use of its place was settled.
 func (r *Reservation) add(m *Meter, c *counted, d Demand) *Entry {
-	r.entries = append(r.entries, Entry{meter: m, Rule: c.Rule, amount: m.limit.needs(d)})
-	return &r.entries[len(r.entries)-1]
+	n := len(r.entries)
+	if n == cap(r.entries) {
+		r.entries = append(r.entries, Entry{})
+	}
+	r.entries = r.entries[:n+1]
+	e := &r.entries[n]
+	e.meter, e.counted, e.amount, e.open = m, c, m.limit.needs(d), false
+	return e
 }
 
 // giveBack gives back all that was charged.
@@ -96,7 +105,7 @@ func (r *Reservation) Settle(now time.Duration, d Demand) {
 func (e *Entry) settle(now time.Duration, actual int64) {
 	if e.open {
 		e.open = false
-		e.charge.settle(now, actual)
+		e.meter.settle(&e.charge, e.counted, now, actual)
 	}
 }
 

@@ -58,7 +58,7 @@ func TestAllMetersOrNone(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 	k.want(t, 1, 60, 1)
-	if e := k.Reserve(0, use(61), &second); e == nil || e.Name() != "tokens" || e.State.Remaining != 60 || e.Rule.Limit != 100 {
+	if e := k.Reserve(0, use(61), &second); e == nil || e.Name() != "tokens" || e.State.Remaining != 60 || e.Rule().Limit != 100 {
 		t.Errorf("%+v", e)
 	}
 	k.want(t, 1, 60, 1) // a refusal for tokens has taken no request
@@ -89,9 +89,10 @@ func TestAllMetersOrNone(t *testing.T) {
 func TestOnlyTheLastChargedCannotGiveBack(t *testing.T) {
 	for i, l := range metered[1:] {
 		c := l.counter(limiter.Rule{Limit: 10, Period: time.Minute}, 0)
-		charge, _, admitted := c.ReserveWithin(0, 4, limiter.MaxLimit)
+		var charge limiter.Charge
+		admitted := c.Take(&charge, new(limiter.State), 0, 4, limiter.MaxLimit)
 		charge.Settle(0, 0)
-		if s, _ := c.PeekWithin(0, 0, limiter.MaxLimit); !admitted || s.Remaining != 10 {
+		if s, _ := c.Peek(0, 0, limiter.MaxLimit); !admitted || s.Remaining != 10 {
 			t.Errorf("%s, at place %d of the list, does not give back: %+v", l.name, i+1, s)
 		}
 	}

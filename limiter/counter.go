@@ -16,11 +16,13 @@ type Rule struct {
 type Counter interface {
 	// Set changes the rule. What is used stays used.
 	Set(limit int64, period, now time.Duration)
-	// ReserveWithin charges amount, or the whole limit if that is less, if there is room for it.
-	// Where limit is less than the rule's limit, it takes the place of that.
-	ReserveWithin(now time.Duration, amount, limit int64) (c Charge, s State, admitted bool)
-	// PeekWithin says what ReserveWithin would find, without charging.
-	PeekWithin(now time.Duration, amount, limit int64) (s State, admitted bool)
+	// Take charges amount, or the whole limit if that is less, if there is room for it. Where limit
+	// is less than the rule's limit, it takes the place of that. The charge of a request that was
+	// admitted goes to c, and is settled once. s is what the counter then says of itself, or
+	// to the request that it refuses.
+	Take(c *Charge, s *State, now time.Duration, amount, limit int64) (admitted bool)
+	// Peek says what Take would find, without charging.
+	Peek(now time.Duration, amount, limit int64) (s State, admitted bool)
 	// Open is how many charges are not settled yet.
 	Open() int64
 }
@@ -49,18 +51,23 @@ func (a *Admissions) Set(limit int64, period, now time.Duration) {
 	a.window.Store(NewWindow(limit, period, from, used))
 }
 
-// ReserveWithin implements Counter.
-func (a *Admissions) ReserveWithin(now time.Duration, _, limit int64) (c Charge, s State, admitted bool) {
+// Take implements Counter.
+func (a *Admissions) Take(c *Charge, s *State, now time.Duration, _, limit int64) (admitted bool) {
 	for {
-		// A frozen window has a successor, or is about to.
-		if s, admitted, err := a.window.Load().AllowWithin(now, limit); err == nil {
-			return Charge{amount: 1}, s, admitted
+		state, admitted, err := a.window.Load().AllowWithin(now, limit)
+		if err != nil {
+			continue // a frozen window has a successor, or is about to
 		}
+		*s = state
+		if admitted {
+			c.amount = 1
+		}
+		return admitted
 	}
 }
 
-// PeekWithin implements Counter.
-func (a *Admissions) PeekWithin(now time.Duration, amount, limit int64) (s State, admitted bool) {
+// Peek implements Counter.
+func (a *Admissions) Peek(now time.Duration, amount, limit int64) (s State, admitted bool) {
 	for {
 		if s, err := a.window.Load().PeekWithin(now, limit); err == nil {
 			return s, amount <= s.Remaining

@@ -13,13 +13,15 @@ func TestCountersAgree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			peek := func(now time.Duration, within, want int64) {
 				t.Helper()
-				if s, admitted := c.PeekWithin(now, 1, within); s.Remaining != want || admitted != (want > 0) {
+				if s, admitted := c.Peek(now, 1, within); s.Remaining != want || admitted != (want > 0) {
 					t.Errorf("%v, %+v, want %d left", admitted, s, want)
 				}
 			}
 			reserve := func(now time.Duration, within int64, want bool) {
 				t.Helper()
-				charge, s, admitted := c.ReserveWithin(now, 1, within)
+				var charge Charge
+				var s State
+				admitted := c.Take(&charge, &s, now, 1, within)
 				if admitted != want {
 					t.Errorf("%v, %+v", admitted, s)
 				}

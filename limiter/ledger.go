@@ -64,34 +64,26 @@ func (l *Ledger) setPeriod(period, now time.Duration) {
 	l.epoch++
 }
 
-// Reserve charges amount, or the whole limit if that is less, if there is room for it. The
-// Charge of one that was admitted is settled once.
-func (l *Ledger) Reserve(now time.Duration, amount int64) (c Charge, s State, admitted bool) {
-	return l.ReserveWithin(now, amount, MaxLimit)
-}
-
-// ReserveWithin is Reserve with another limit, where that is less.
-func (l *Ledger) ReserveWithin(now time.Duration, amount, limit int64) (c Charge, s State, admitted bool) {
+// Take implements Counter.
+func (l *Ledger) Take(c *Charge, s *State, now time.Duration, amount, limit int64) (admitted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.advance(now)
 	amount, limit = min(amount, l.limit), min(limit, l.limit)
 	if l.used+amount > limit {
-		return Charge{}, l.state(now, amount, limit), false
+		*s = l.state(now, amount, limit)
+		return false
 	}
 	l.spent[l.at&ringMask] += amount
 	l.used += amount
 	l.open++
-	return Charge{ledger: l, amount: amount, at: l.at, epoch: l.epoch}, l.state(now, 0, limit), true
+	*c = Charge{ledger: l, amount: amount, at: l.at, epoch: l.epoch}
+	*s = l.state(now, 0, limit)
+	return true
 }
 
-// Peek says what Reserve would find, without charging.
-func (l *Ledger) Peek(now time.Duration, amount int64) (s State, admitted bool) {
-	return l.PeekWithin(now, amount, MaxLimit)
-}
-
-// PeekWithin is Peek with another limit, where that is less.
-func (l *Ledger) PeekWithin(now time.Duration, amount, limit int64) (s State, admitted bool) {
+// Peek implements Counter.
+func (l *Ledger) Peek(now time.Duration, amount, limit int64) (s State, admitted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.advance(now)

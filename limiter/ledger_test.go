@@ -59,8 +59,8 @@ func TestLedgerAgainstReference(t *testing.T) {
 			}
 			amount := rnd.Int64N(limit + limit/4 + 1)
 			want := min(amount, limit)
-			before, would := l.Peek(clock, amount)
-			c, s, ok := l.Reserve(clock, amount)
+			before, would := l.Peek(clock, amount, MaxLimit)
+			c, s, ok := reserve(l, clock, amount)
 			strict, remembered := since(all, clock-period), since(all, clock-(subWindows+1)*l.width+1)
 			switch {
 			case ok != would:
@@ -84,14 +84,14 @@ func TestLedgerAgainstReference(t *testing.T) {
 			// What was promised: enough is left then, and not a moment before.
 			at := func(then time.Duration) bool {
 				copied := &Ledger{period: l.period, grid: l.grid, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
-				_, _, ok := copied.Reserve(then, amount)
+				_, _, ok := reserve(copied, then, amount)
 				return ok
 			}
 			if !at(clock+s.RetryAfter) || at(clock+s.RetryAfter-1) {
 				t.Fatalf("seed %d: RetryAfter %v of %d is wrong", seed, s.RetryAfter, want)
 			}
 			copied := &Ledger{period: l.period, grid: l.grid, limit: l.limit, at: l.at, spent: l.spent, used: l.used}
-			if got, _ := copied.Peek(clock+s.Reset, 0); got.Remaining != limit {
+			if got, _ := copied.Peek(clock+s.Reset, 0, MaxLimit); got.Remaining != limit {
 				t.Fatalf("seed %d: Reset %v, then %+v", seed, s.Reset, got)
 			}
 		}
@@ -104,20 +104,20 @@ func TestLedgerAgainstReference(t *testing.T) {
 // TestLedgerKeepsWhatIsUsed when limit and period change, and settles what was charged before.
 func TestLedgerKeepsWhatIsUsed(t *testing.T) {
 	l := NewLedger(100, time.Minute, 0)
-	c, _, _ := l.Reserve(0, 60)
+	c, _, _ := reserve(l, 0, 60)
 	l.Set(100, time.Hour, 30*time.Second)
-	if s, _ := l.Peek(31*time.Second, 0); s.Remaining != 40 {
+	if s, _ := l.Peek(31*time.Second, 0, MaxLimit); s.Remaining != 40 {
 		t.Errorf("after the change: %+v", s)
 	}
 	c.Settle(32*time.Second, 10)
-	if s, _ := l.Peek(33*time.Second, 0); s.Remaining != 90 {
+	if s, _ := l.Peek(33*time.Second, 0, MaxLimit); s.Remaining != 90 {
 		t.Errorf("after settling: %+v", s)
 	}
 	l.Set(5, time.Hour, 34*time.Second)
-	if _, s, ok := l.Reserve(35*time.Second, 1); ok || s.Remaining != 0 || s.Limit != 5 {
+	if _, s, ok := reserve(l, 35*time.Second, 1); ok || s.Remaining != 0 || s.Limit != 5 {
 		t.Errorf("over the new limit: %v %+v", ok, s)
 	}
-	if s, _ := l.Peek(2*time.Hour, 0); s.Remaining != 5 || s.Reset != 0 {
+	if s, _ := l.Peek(2*time.Hour, 0, MaxLimit); s.Remaining != 5 || s.Reset != 0 {
 		t.Errorf("in the end: %+v", s)
 	}
 }
@@ -125,21 +125,21 @@ func TestLedgerKeepsWhatIsUsed(t *testing.T) {
 // TestLedgerForgetsOnce: what was forgotten before the period changed is not given back after.
 func TestLedgerForgetsOnce(t *testing.T) {
 	l := NewLedger(100, time.Second, 0)
-	c, _, _ := l.Reserve(0, 100)
+	c, _, _ := reserve(l, 0, 100)
 	l.Set(100, 10*time.Second, 5*time.Second)
 	c.Settle(6*time.Second, 0)
-	if _, _, ok := l.Reserve(6*time.Second, 100); !ok {
+	if _, _, ok := reserve(l, 6*time.Second, 100); !ok {
 		t.Error("the first is refused")
 	}
-	if _, _, ok := l.Reserve(6*time.Second, 1); ok {
+	if _, _, ok := reserve(l, 6*time.Second, 1); ok {
 		t.Error("more than the limit is admitted")
 	}
 	l = NewLedger(100, time.Second, 0)
-	c, _, _ = l.Reserve(0, 50)
+	c, _, _ = reserve(l, 0, 50)
 	l.Set(100, time.Minute, 0)
 	l.Set(100, time.Hour, 0)
 	c.Settle(0, 0) // where it is cannot be told: the strict side
-	if s, _ := l.Peek(0, 0); s.Remaining != 50 {
+	if s, _ := l.Peek(0, 0, MaxLimit); s.Remaining != 50 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -153,7 +153,7 @@ func TestLedgerSharedByMany(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 5000 {
-				c, s, ok := l.Reserve(time.Second, 30)
+				c, s, ok := reserve(l, time.Second, 30)
 				if s.Remaining < 0 || s.Remaining > 1000 {
 					t.Error(s)
 				}
@@ -172,7 +172,7 @@ func TestLedgerSharedByMany(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s, _ := l.Peek(time.Second, 0); s.Remaining != 1000-kept {
+	if s, _ := l.Peek(time.Second, 0, MaxLimit); s.Remaining != 1000-kept {
 		t.Errorf("%d kept, but %+v", kept, s)
 	}
 	if n := l.Open(); n != 0 {
@@ -185,8 +185,14 @@ func BenchmarkReserveAndSettle(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			c, _, _ := l.Reserve(time.Second, 100)
+			c, _, _ := reserve(l, time.Second, 100)
 			c.Settle(time.Second, 10)
 		}
 	})
+}
+
+// reserve is Take with no other limit.
+func reserve(l *Ledger, now time.Duration, amount int64) (c Charge, s State, admitted bool) {
+	admitted = l.Take(&c, &s, now, amount, MaxLimit)
+	return c, s, admitted
 }

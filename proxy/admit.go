@@ -48,12 +48,12 @@ func (r *request) overLimit(refused *keys.Entry) *failure {
 	if refused == nil {
 		return nil
 	}
-	state, name := &refused.State, refused.Name()
+	state, name, rule := &refused.State, refused.Name(), refused.Rule()
 	if state.Uncounted {
 		return uncounted(state)
 	}
 	f := refusal(rateLimitExceeded, "", "the key is at %s %s per %s (limits.%s)%s; try again in %s",
-		limitOrShare(state, refused.Rule.Limit), name, refused.Rule.Period, name, refused.Note(r), state.RetryAfter.Round(time.Millisecond))
+		limitOrShare(state, rule.Limit), name, rule.Period, name, refused.Note(r), state.RetryAfter.Round(time.Millisecond))
 	f.retryAfter = state.RetryAfter
 	return f
 }

@@ -32,17 +32,18 @@ const (
 // at most. retry is how long until it is worth trying again. When it returns alone, nothing is
 // spent yet.
 func (s *share) take(rule limiter.Rule, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
-	if t, lease, retry = s.takeCounted(rule, amount); t == uncounted {
+	t, lease, retry, decided := s.takeHere(amount)
+	if !decided {
+		t, lease, retry = s.takeAsking(rule, amount)
+	}
+	if t == uncounted {
 		t, retry = s.takeUncounted(rule, retry)
 	}
 	return t, lease, retry
 }
 
-// takeCounted is take that spends nothing that Redis has not counted.
-func (s *share) takeCounted(rule limiter.Rule, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
-	if t, lease, retry, decided := s.takeHere(amount); decided {
-		return t, lease, retry
-	}
+// takeAsking asks Redis, or waits for somebody else who does.
+func (s *share) takeAsking(rule limiter.Rule, amount int64) (t taken, lease *limiter.Lease, retry time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)
 	defer cancel()
 	s.waiting.Add(amount)
@@ -68,7 +69,7 @@ func (s *share) takeCounted(rule limiter.Rule, amount int64) (t taken, lease *li
 	return t, lease, retry
 }
 
-// takeHere is takeCounted without asking Redis. decided is false where it must be asked.
+// takeHere is take without asking Redis. decided is false where it must be asked.
 func (s *share) takeHere(amount int64) (t taken, lease *limiter.Lease, retry time.Duration, decided bool) {
 	now := s.of.of.now()
 	if l := s.lease.Load(); l != nil && l.Take(now, amount) {

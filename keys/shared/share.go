@@ -42,33 +42,34 @@ func (l *leases) share(limit, id string) *share {
 }
 
 // Take implements keys.Share. It waits for Redis only where the lease does not do, leaseWait at most.
-func (s *share) Take(rule limiter.Rule, own limiter.Counter, now time.Duration, amount int64) (c keys.Charge, state limiter.State, admitted bool) {
+func (s *share) Take(c *keys.Charge, state *limiter.State, rule limiter.Rule, own limiter.Counter, now time.Duration, amount int64) (admitted bool) {
 	amount = min(amount, rule.Limit)
 	t, lease, retry := s.take(rule, amount)
 	switch t {
 	case granted:
-		if c.Own, state, admitted = own.ReserveWithin(now, amount, limiter.MaxLimit); !admitted {
+		if !own.Take(&c.Own, state, now, amount, limiter.MaxLimit) {
 			s.give(lease, amount)
-			return keys.Charge{}, state, false
+			return false
 		}
 		state.Remaining = min(state.Remaining, s.left())
 	case alone:
-		if c.Own, state, admitted = own.ReserveWithin(now, amount, s.nodePart(rule)); !admitted {
-			return keys.Charge{}, refusedByItself(state, amount), false
+		if !own.Take(&c.Own, state, now, amount, s.nodePart(rule)) {
+			*state = refusedByItself(*state, amount)
+			return false
 		}
 	default:
-		state, _ = own.PeekWithin(now, amount, limiter.MaxLimit)
+		*state, _ = own.Peek(now, amount, limiter.MaxLimit)
 		state.Remaining, state.RetryAfter, state.Uncounted = 0, retry, t == uncounted
-		return keys.Charge{}, state, false
+		return false
 	}
-	c.Loan = keys.Loan{Share: s, Lease: lease, Rule: rule, Term: s.term.Load()}
-	return c, state, true
+	c.Loan = keys.Loan{Lease: lease, Term: s.term.Load()}
+	return true
 }
 
 // Peek implements keys.Share.
 func (s *share) Peek(rule limiter.Rule, own limiter.Counter, now time.Duration, amount int64) (state limiter.State, admitted bool) {
 	part, byItself := s.within(rule, now)
-	if state, admitted = own.PeekWithin(now, amount, part); byItself {
+	if state, admitted = own.Peek(now, amount, part); byItself {
 		return refusedByItself(state, min(amount, rule.Limit)), admitted
 	}
 	state = s.adjust(state, now)
@@ -76,12 +77,12 @@ func (s *share) Peek(rule limiter.Rule, own limiter.Counter, now time.Duration, 
 }
 
 // Settle implements keys.Share.
-func (s *share) Settle(loan keys.Loan, reserved, actual int64) {
+func (s *share) Settle(loan keys.Loan, rule limiter.Rule, reserved, actual int64) {
 	switch more := max(0, actual) - reserved; {
 	case loan.Lease == nil && loan.Term == s.term.Load():
-		s.overspent(loan.Rule, actual) // in a later term the reservation has been declared
+		s.overspent(rule, actual) // in a later term the reservation has been declared
 	case more > 0:
-		s.overspent(loan.Rule, more)
+		s.overspent(rule, more)
 	default:
 		s.give(loan.Lease, -more)
 	}
