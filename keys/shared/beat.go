@@ -10,19 +10,25 @@ import (
 	"github.com/redis/rueidis"
 )
 
-const (
-	// beatEvery is how often a node says that it lives, and learns what has changed.
-	beatEvery = 500 * time.Millisecond
-	// beatWait is how long it waits for the answer.
-	beatWait = 400 * time.Millisecond
+// pace is how long nodes wait for each other and for Redis. All nodes at a Redis have the same.
+type pace struct {
+	// beat is how often a node says that it lives, and learns what has changed.
+	beat time.Duration
+	// answer is how long it waits for the answer.
+	answer time.Duration
 	// cutOff is how long without an answer makes a node take itself for cut off: others cannot
 	// count on it, and what it spends is not counted.
-	cutOff = 2 * time.Second
-	// settleTime is how long nodes have to say what they have spent when a new era begins.
-	settleTime = 2 * time.Second
-	// missedAfter is how long after its last beat a node is not counted any more.
-	missedAfter = 10 * time.Second
-)
+	cutOff time.Duration
+	// settle is how long nodes have to declare what they have spent when a new era begins.
+	settle time.Duration
+	// missed is how long after its last beat a node is not counted any more.
+	missed time.Duration
+}
+
+var normalPace = pace{
+	beat: 500 * time.Millisecond, answer: 400 * time.Millisecond,
+	cutOff: 2 * time.Second, settle: 2 * time.Second, missed: 10 * time.Second,
+}
 
 // heard is what beats have heard of Redis. follow deals with it.
 type heard struct {
@@ -48,7 +54,7 @@ func (r *redis) firstBeat(ctx context.Context) (opens time.Duration, err error) 
 }
 
 func (r *redis) beatOnce(ctx context.Context) {
-	short, cancel := context.WithTimeout(ctx, beatWait)
+	short, cancel := context.WithTimeout(ctx, r.pace.answer)
 	defer cancel()
 	if _, err := r.beat(short); err != nil && ctx.Err() == nil {
 		r.lost(err)
@@ -71,15 +77,15 @@ func (r *redis) beat(ctx context.Context) (opens time.Duration, err error) {
 	known, cut, lineage := "", false, randomID()
 	if era := r.era.Load(); era != nil {
 		known = *era
-		cut = r.now()-time.Duration(r.last.Load()) > cutOff
+		cut = r.now()-time.Duration(r.last.Load()) > r.pace.cutOff
 	}
 	if l := r.lineage.Load(); l != nil {
 		lineage = *l
 	}
 	newest := r.newest() // before it is heard how far Redis is
-	settle := settleTime + declareTime*time.Duration(r.spenders.Load()/1000)
+	settle := r.pace.settle + declareTime*time.Duration(r.spenders.Load()/1000)
 	answer, err := readBeat(beatScript.Exec(ctx, r.client, []string{redisNodes, redisEra, redisVersion, redisLineage},
-		[]string{r.node, known, digit(cut), randomID(), millis(settle), millis(missedAfter), lineage}))
+		[]string{r.node, known, digit(cut), randomID(), millis(settle), millis(r.pace.missed), lineage}))
 	if err != nil {
 		return 0, err
 	}
@@ -153,7 +159,7 @@ func (r *redis) noteVersion(lineage string, version, newest uint64) {
 func (r *redis) noteNodes(a beatAnswer, broken bool) {
 	now := r.now()
 	r.nodes.Store(max(1, a.nodes))
-	r.roster.hear(now, a.nodes, a.left, broken)
+	r.roster.hear(now, a.nodes, a.left, broken, r.pace.missed)
 	r.last.Store(int64(now))
 	if r.away.Swap(false) {
 		r.log.Info("the shared key store answers again", "without_store", rules[r.strict.Load()], "nodes", a.nodes,
@@ -166,7 +172,7 @@ func (r *redis) leave() {
 	if r.away.Load() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), beatWait)
+	ctx, cancel := context.WithTimeout(context.Background(), r.pace.answer)
 	defer cancel()
 	if err := leaveScript.Exec(ctx, r.client, []string{redisNodes, redisEra}, []string{r.node}).Error(); err != nil {
 		r.log.Warn("the other nodes will count this one for a while yet", "error", err)

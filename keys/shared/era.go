@@ -25,7 +25,7 @@ func (r *redis) declare(ctx context.Context, era string) error {
 }
 
 func (r *redis) declareSome(ctx context.Context, era string, some []spending) (failed error) {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	ctx, cancel := context.WithTimeout(ctx, r.pace.settle)
 	defer cancel()
 	calls := make([]rueidis.LuaExec, len(some))
 	for i, one := range some {

@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// quickPace is normalPace, twice as fast.
+var quickPace = pace{beat: normalPace.beat / 2, answer: normalPace.answer / 2,
+	cutOff: normalPace.cutOff / 2, settle: normalPace.settle / 2, missed: normalPace.missed}
+
 // testNode is a node at a Redis, with a clock of its own.
 type testNode struct {
 	*keys.Store
@@ -40,7 +44,7 @@ func openNodeAt(t testing.TB, url string, ago time.Duration) testNode {
 	t.Helper()
 	began := time.Now().Add(-ago)
 	log := &upstreamtest.Buffer{}
-	r, err := openRedis(url, func() time.Duration { return time.Since(began) }, slog.New(slog.NewTextHandler(log, nil)))
+	r, err := openRedis(url, func() time.Duration { return time.Since(began) }, slog.New(slog.NewTextHandler(log, nil)), quickPace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,10 +139,10 @@ type lone struct {
 }
 
 func newLone(c *clock, nodes int64) lone {
-	r := newRedis(c.now, nil, slog.New(slog.DiscardHandler))
+	r := newRedis(c.now, nil, slog.New(slog.DiscardHandler), normalPace)
 	era := "1"
 	r.era.Store(&era)
-	r.roster.hear(c.at, nodes, -1, false)
+	r.roster.hear(c.at, nodes, -1, false, normalPace.missed)
 	r.nodes.Store(nodes)
 	return lone{r.store, r}
 }

@@ -39,7 +39,8 @@ type redis struct {
 	client rueidis.Client
 	log    *slog.Logger
 	node   string // this one's id
-	kept   int    // how many deleted keys Redis remembers
+	pace   pace
+	kept   int // how many deleted keys Redis remembers
 
 	heard
 	roster roster
@@ -60,19 +61,19 @@ type redis struct {
 // Open opens a store that other nodes use too, at a redis:// or rediss:// URL, and loads every
 // key. It follows the others' changes until Close. now is the clock of the keys' limits.
 func Open(url string, now func() time.Duration, log *slog.Logger) (*keys.Store, error) {
-	r, err := openRedis(url, now, log)
+	r, err := openRedis(url, now, log, normalPace)
 	if err != nil {
 		return nil, err
 	}
 	return r.store, nil
 }
 
-func openRedis(url string, now func() time.Duration, log *slog.Logger) (*redis, error) {
+func openRedis(url string, now func() time.Duration, log *slog.Logger, pace pace) (*redis, error) {
 	client, err := connect(url)
 	if err != nil {
 		return nil, err
 	}
-	r := newRedis(now, client, log)
+	r := newRedis(now, client, log, pace)
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	opens, err := r.firstBeat(ctx)
@@ -83,7 +84,7 @@ func openRedis(url string, now func() time.Duration, log *slog.Logger) (*redis, 
 	}
 	r.ended.Go(func() { r.every(ctx, nil, r.beatOnce) })
 	r.ended.Go(func() { r.every(ctx, r.wake, r.work) })
-	time.Sleep(min(opens, 2*settleTime)) // in a new era only: better than to refuse for as long
+	time.Sleep(min(opens, 2*pace.settle)) // in a new era only: better than to refuse for as long
 	return r, nil
 }
 
@@ -103,8 +104,8 @@ func connect(url string) (rueidis.Client, error) {
 }
 
 // newRedis makes a redis that has heard nothing yet, and its store.
-func newRedis(now func() time.Duration, client rueidis.Client, log *slog.Logger) *redis {
-	r := &redis{now: now, client: client, log: log, node: randomID(), kept: keptDeleted, wake: make(chan struct{}, 1)}
+func newRedis(now func() time.Duration, client rueidis.Client, log *slog.Logger, pace pace) *redis {
+	r := &redis{now: now, client: client, log: log, node: randomID(), pace: pace, kept: keptDeleted, wake: make(chan struct{}, 1)}
 	r.leases.of = r
 	r.roster.left.Store(never)
 	r.store = keys.OpenShared(r, now)
@@ -117,9 +118,9 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// every does something twice a second, and whenever it is woken, until Close.
+// every does something once a beat, and whenever it is woken, until Close.
 func (r *redis) every(ctx context.Context, wake <-chan struct{}, do func(context.Context)) {
-	tick := time.NewTicker(beatEvery)
+	tick := time.NewTicker(r.pace.beat)
 	defer tick.Stop()
 	for {
 		select {

@@ -48,7 +48,7 @@ func (s *share) send(ctx context.Context, rule limiter.Rule, least, want int64) 
 	}
 	if answer[0] == otherEra { // what was spent is reported in it anew
 		s.unreported(rule, say, term)
-		answer[3] = beatEvery.Milliseconds()
+		answer[3] = r.pace.beat.Milliseconds()
 	}
 	return answer, nil
 }

@@ -192,17 +192,17 @@ func TestSharedLimit(t *testing.T) {
 			var a admissions
 			stop := a.start(nodes, made.ID)
 			defer stop()
-			least := 4 * limit // TestOneBusyNode is stricter
-			came := a.come(5*period+period/2, least)
+			least := 5 * limit / 2 // TestOneBusyNode is stricter
+			came := a.come(3*period+period/2, least)
 			stop()
 			most := a.all.Most(period)
 			if most > limit {
 				t.Errorf("%d admissions in a period, the limit is %d", most, limit)
 			}
 			if came < least {
-				t.Errorf("%d admissions in five periods and a half, less than %d: %v", came, least, a.per)
+				t.Errorf("%d admissions in three periods and a half, less than %d: %v", came, least, a.per)
 			}
-			t.Logf("%d in 5.5 periods, most %d, %v", came, most, a.per)
+			t.Logf("%d in 3.5 periods, most %d, %v", came, most, a.per)
 		})
 	}
 }
@@ -213,7 +213,7 @@ func TestOneBusyNode(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	n := openNode(t, redis.URL())
-	const limit, period, most = 200, 4 * time.Second, 10
+	const limit, period, most = 200, 3 * time.Second, 10
 	made, _ := create(t, n.Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(limit)), Period: ptr(keys.Period(period))}})
 	k, _ := n.Get(made.ID)
 	var begins []time.Time // of each limit-ful
@@ -274,12 +274,12 @@ func TestSharedTokens(t *testing.T) {
 			})
 		}
 	}
-	all := a.come(5*period, 5*limit*6/10/used) * used
+	all := a.come(3*period, 3*limit*6/10/used) * used
 	cancel()
 	wg.Wait()
 	most := a.all.Most(period) * used
-	if most > limit || all < 5*limit*6/10 {
-		t.Errorf("%d tokens in a period and %d in five, the limit is %d", most, all, limit)
+	if most > limit || all < 3*limit*6/10 {
+		t.Errorf("%d tokens in a period and %d in three, the limit is %d", most, all, limit)
 	}
 	for _, n := range nodes {
 		k, _ := n.Get(made.ID)
@@ -287,7 +287,7 @@ func TestSharedTokens(t *testing.T) {
 			t.Errorf("%d charges to settle", k.Unsettled())
 		}
 	}
-	t.Logf("%d in five periods, %d in one", all, most)
+	t.Logf("%d in three periods, %d in one", all, most)
 }
 
 // onTheirOwn waits until the nodes admit without Redis: nothing for a period, then each its part.
@@ -370,13 +370,13 @@ func TestSharedFaults(t *testing.T) {
 			test.do(t, redis, nodes, &a)
 			eventually(t, "all nodes hear of it again", func() bool {
 				for _, n := range nodes[:2] {
-					if s, _ := n.Sharing(); !s.Answers || s.Silent > 2*beatEvery {
+					if s, _ := n.Sharing(); !s.Answers || s.Silent > 2*quickPace.beat {
 						return false
 					}
 				}
 				return true
 			})
-			time.Sleep(settleTime + period)
+			time.Sleep(quickPace.settle + period)
 			least := 2 * limit * 9 / 10
 			after := a.come(3*period, least)
 			stop()
@@ -490,7 +490,7 @@ func TestRestartWithOldState(t *testing.T) {
 	for range 2 {
 		nodes = append(nodes, openNode(t, redis.URL()))
 	}
-	const limit, period = 600, 8 * time.Second
+	const limit, period = 600, 5 * time.Second
 	made, _ := create(t, nodes[0].Store, keys.Spec{Name: "x", Limits: keys.Limits{Requests: ptr(int64(limit)), Period: ptr(keys.Period(period))}})
 	eventually(t, "the key is known", func() bool { _, err := nodes[1].Get(made.ID); return err == nil })
 	redis.Command("SAVE")
@@ -559,7 +559,7 @@ func TestOverspentTokens(t *testing.T) {
 	t.Parallel()
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
-	made, _ := create(t, a.Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(1000)), Period: ptr(keys.Period(time.Hour))}})
+	made, _ := create(t, a.Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(1000)), Period: ptr(keys.Period(time.Minute))}})
 	eventually(t, "the key is known", func() bool { _, err := b.Get(made.ID); return err == nil })
 	ka, _ := a.Get(made.ID)
 	kb, _ := b.Get(made.ID)
@@ -650,7 +650,7 @@ func TestUnansweredGiveBack(t *testing.T) {
 	redis := upstreamtest.StartRedis(t)
 	a, b := openNode(t, redis.URL()), openNode(t, redis.URL())
 	const limit = 1000
-	made, _ := create(t, a.Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(limit)), Period: ptr(keys.Period(time.Hour))}})
+	made, _ := create(t, a.Store, keys.Spec{Name: "x", Limits: keys.Limits{Tokens: ptr(int64(limit)), Period: ptr(keys.Period(time.Minute))}})
 	eventually(t, "the key is known", func() bool { _, err := b.Get(made.ID); return err == nil })
 	ka, _ := a.Get(made.ID)
 	kb, _ := b.Get(made.ID)
@@ -679,7 +679,7 @@ func TestUnansweredGiveBack(t *testing.T) {
 		t.Error("admitted while Redis is stopped")
 	}
 	redis.Signal(syscall.SIGCONT)
-	for deadline := time.Now().Add(6 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		for _, n := range []struct {
 			node testNode
 			key  *keys.Key

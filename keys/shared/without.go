@@ -33,7 +33,7 @@ func (r *redis) rule() string {
 // roster is how many nodes a limit is divided by while nobody counts. It errs towards more nodes and smaller parts: nodes
 // that come back after an outage are not all heard of at once.
 type roster struct {
-	most   atomic.Int64  // nodes heard of within missedAfter
+	most   atomic.Int64  // nodes heard of within pace.missed
 	mostAt time.Duration // when there were as many; only beat looks at it
 	left   atomic.Int64  // when a node last went that had perhaps spent something, on the store's clock
 }
@@ -43,14 +43,14 @@ const never = math.MinInt64 / 2
 
 // hear takes a beat's answer; left is how long ago a node went, below zero if none has. broken is whether nodes may have
 // had no way to say that they live until just now.
-func (o *roster) hear(now time.Duration, nodes int64, left time.Duration, broken bool) {
+func (o *roster) hear(now time.Duration, nodes int64, left time.Duration, broken bool, missed time.Duration) {
 	if left >= 0 {
 		o.left.Store(max(o.left.Load(), int64(now-left)))
 	}
 	if broken {
 		o.mostAt = now
 	}
-	if nodes = max(1, nodes); nodes >= o.most.Load() || now-o.mostAt > missedAfter {
+	if nodes = max(1, nodes); nodes >= o.most.Load() || now-o.mostAt > missed {
 		o.most.Store(nodes)
 		o.mostAt = now
 	}
@@ -85,7 +85,7 @@ func (s *share) strictWait(period, unopened time.Duration) time.Duration {
 	}
 	// Since it was noticed, not since it was last heard of: it may have given leases in between. And not before
 	// this node takes itself for cut off, or nobody would ask what it has spent.
-	return time.Duration(r.lostAt.Load()) + max(period+leaseTime(period), cutOff) - r.now()
+	return time.Duration(r.lostAt.Load()) + max(period+leaseTime(period), r.pace.cutOff) - r.now()
 }
 
 // within is what this node may have spent of w at now if nobody counts for all nodes, and whether that is so.

@@ -59,6 +59,7 @@ func spend(t *testing.T, nodes []testNode, id string, most int) (all int) {
 // TestADayWithoutRedis: a key with a limit a day goes on at once when Redis has gone, with even load up to the limit. When
 // Redis is there again, all is counted that was spent, and once.
 func TestADayWithoutRedis(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name       string
 		lose, find func(*upstreamtest.Redis)
@@ -80,7 +81,7 @@ func TestADayWithoutRedis(t *testing.T) {
 			}
 			if test.name == "stopped for long" {
 				// A new era begins. Else what was asked of it and not answered in time is still leased.
-				eventually(t, "all nodes are cut off", func() bool { return silentFor(nodes, 2*cutOff) })
+				eventually(t, "all nodes are cut off", func() bool { return silentFor(nodes, 2*quickPace.cutOff) })
 			}
 			test.find(redis)
 			// One node gets all that is left, which is more than its part.
@@ -97,7 +98,7 @@ func TestADayWithoutRedis(t *testing.T) {
 				}
 				return left == 0
 			})
-			time.Sleep(2 * beatEvery) // the others hear of it too
+			time.Sleep(2 * quickPace.beat) // the others hear of it too
 			if n := spend(t, nodes, id, 1); n != 0 {
 				t.Errorf("%d more than the limit are admitted", n)
 			}
@@ -129,6 +130,7 @@ func redisEraOpen(t *testing.T, n testNode) bool {
 // TestSharedFaultsWithShares: under load and whatever becomes of Redis, requests are admitted all the time, in no period
 // twice the limit, and in the end all is as before.
 func TestSharedFaultsWithShares(t *testing.T) {
+	t.Parallel()
 	const limit, period = 300, time.Second
 	pause := func() { time.Sleep(2 * period) }
 	for _, test := range []struct {

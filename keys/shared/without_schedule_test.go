@@ -52,7 +52,7 @@ func (w *world) beat(broken bool) {
 		if w.leftAt >= 0 {
 			left = w.at - w.leftAt
 		}
-		n.r.roster.hear(w.at, int64(len(w.nodes)), left, broken)
+		n.r.roster.hear(w.at, int64(len(w.nodes)), left, broken, normalPace.missed)
 		n.r.away.Store(false)
 		n.r.leases.silence.Store(int64(w.opens))
 		if say, _, _ := n.share.reported(w.Rule); say.extra > 0 {
@@ -79,9 +79,9 @@ func (w *world) lose() {
 // find is Redis answering again. If that took long, or it was another process, a new era begins.
 func (w *world) find() {
 	w.away = false
-	newEra := w.at-w.lostAt > cutOff || w.IntN(2) == 0
+	newEra := w.at-w.lostAt > normalPace.cutOff || w.IntN(2) == 0
 	if newEra {
-		w.grants, w.opens = nil, w.at+settleTime
+		w.grants, w.opens = nil, w.at+normalPace.settle
 		for _, n := range w.nodes {
 			for _, one := range n.r.spendings(w.at.String()) {
 				w.grants = append(w.grants, grant{amount: one.amount, until: w.at})

@@ -207,12 +207,12 @@ func TestRoster(t *testing.T) {
 		{at: time.Hour + 14*time.Second, nodes: 1, want: 1},
 		{at: time.Hour + 15*time.Second, nodes: 0, want: 1},
 	} {
-		if o.hear(step.at, step.nodes, -1, step.broken); o.most.Load() != step.want {
+		if o.hear(step.at, step.nodes, -1, step.broken, normalPace.missed); o.most.Load() != step.want {
 			t.Errorf("step %d: %d nodes, want %d", i, o.most.Load(), step.want)
 		}
 	}
-	o.hear(2*time.Hour, 1, time.Minute, false)
-	o.hear(2*time.Hour, 1, -1, true) // Redis was emptied, and knows of nobody who went
+	o.hear(2*time.Hour, 1, time.Minute, false, normalPace.missed)
+	o.hear(2*time.Hour, 1, -1, true, normalPace.missed) // Redis was emptied, and knows of nobody who went
 	if at := time.Duration(o.left.Load()); at != 2*time.Hour-time.Minute {
 		t.Errorf("a node went at %s", at)
 	}
