@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"sluice/jsontext"
 )
 
 // accessLog takes the lines of requests that have ended and writes them from a goroutine of its own. A
@@ -156,10 +158,10 @@ func (r *request) record(took time.Duration, kind string) {
 // appendLine appends what is recorded of the request, a JSON object. Nothing of a body and no secret is
 // in it.
 func (r *request) appendLine(dst []byte, took time.Duration, kind string) []byte {
-	text := func(name, value string) { dst = appendString(appendName(dst, name), value) }
-	whole := func(name string, n int64) { dst = strconv.AppendInt(appendName(dst, name), n, 10) }
+	text := func(name, value string) { dst = jsontext.AppendString(jsontext.AppendName(dst, name), value) }
+	whole := func(name string, n int64) { dst = strconv.AppendInt(jsontext.AppendName(dst, name), n, 10) }
 	seconds := func(name string, d time.Duration) {
-		dst = strconv.AppendFloat(appendName(dst, name), d.Round(time.Microsecond).Seconds(), 'f', -1, 64)
+		dst = strconv.AppendFloat(jsontext.AppendName(dst, name), d.Round(time.Microsecond).Seconds(), 'f', -1, 64)
 	}
 	dst = append(dst, '{')
 	text("time", r.began.Format("2006-01-02T15:04:05.000Z07:00"))
@@ -190,7 +192,7 @@ func (r *request) appendLine(dst []byte, took time.Duration, kind string) []byte
 		text("model", r.models[0].Name)
 	}
 	if r.stream {
-		dst = append(appendName(dst, "stream"), "true"...)
+		dst = append(jsontext.AppendName(dst, "stream"), "true"...)
 	}
 	whole("bytes_in", r.bytesIn)
 	whole("bytes_out", r.bytesOut)

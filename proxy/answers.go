@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/jsontext"
 	"sluice/keys"
 )
 
@@ -108,7 +109,7 @@ func (r *request) remaining() json.RawMessage {
 		if len(b) > 1 {
 			b = append(b, ',')
 		}
-		b = append(appendString(b, name), ':')
+		b = append(jsontext.AppendString(b, name), ':')
 	}
 	for i := range r.key.Meters() {
 		m := &r.key.Meters()[i]
@@ -116,7 +117,7 @@ func (r *request) remaining() json.RawMessage {
 			member(m.Name())
 			b = strconv.AppendInt(b, state.Remaining, 10)
 			member("reset_" + m.Name())
-			b = appendString(b, string(appendDuration(nil, state.Reset)))
+			b = jsontext.AppendString(b, string(appendDuration(nil, state.Reset)))
 		}
 	}
 	if limit := r.key.Gate.Limit(); limit > 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"time"
 
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -23,7 +24,7 @@ const (
 // beginningOf looks at a body as far as it has come. No more is waited for: what is cut inside a field's
 // name is something else.
 func beginningOf(body []byte) beginning {
-	at := skipSpace(body, 0)
+	at := jsontext.SkipSpace(body, 0)
 	if at == len(body) {
 		return notBegun
 	}

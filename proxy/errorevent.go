@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/client"
+	"sluice/jsontext"
 )
 
 const (
@@ -57,16 +58,16 @@ var sequenceName = []byte(`"sequence_number"`)
 // see reads an event's data. Most events have little to tell, so no object is walked for its number.
 func (t *responseSeen) see(data []byte) {
 	if at := bytes.Index(data, sequenceName); at >= 0 {
-		rest := data[skipSpace(data, at+len(sequenceName)):]
+		rest := data[jsontext.SkipSpace(data, at+len(sequenceName)):]
 		if len(rest) > 0 && rest[0] == ':' {
-			t.sequence = max(t.sequence, leadingNumber(rest[skipSpace(rest, 1):])+1)
+			t.sequence = max(t.sequence, leadingNumber(rest[jsontext.SkipSpace(rest, 1):])+1)
 		}
 	}
 	if len(t.id) > 0 || !bytes.Contains(data, responseName) {
 		return
 	}
-	for w := walkObject(memberOf(data, "response")); w.next(); {
-		switch value := w.value(); string(w.name()) {
+	for w := jsontext.MembersOf(jsontext.Member(data, "response")); w.Next(); {
+		switch value := w.Value(); string(w.Name()) {
 		case "id":
 			t.id = keepText(t.id, value)
 		case "model":
@@ -106,11 +107,11 @@ func keepText(dst, value []byte) []byte {
 // the top. Its SDKs make an exception of an event only if it has an error member, as its service sends.
 func (t *responseSeen) appendError(dst []byte, f *failure) []byte {
 	dst = append(dst, "event: error\ndata: {\"type\":\"error\""...)
-	dst = appendString(appendName(dst, "code"), kindTable[f.kind].code)
-	dst = appendString(appendName(dst, "message"), f.message)
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "code"), kindTable[f.kind].code)
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "message"), f.message)
 	dst = append(dst, `,"param":null`...)
 	dst = appendErrorMember(dst, f)
-	dst = strconv.AppendInt(appendName(dst, "sequence_number"), t.sequence, 10)
+	dst = strconv.AppendInt(jsontext.AppendName(dst, "sequence_number"), t.sequence, 10)
 	return append(dst, "}\n\n"...)
 }
 
@@ -118,14 +119,14 @@ func (t *responseSeen) appendError(dst []byte, f *failure) []byte {
 // response has the members that OpenAI's description of the API requires.
 func (t *responseSeen) appendFailed(dst []byte, f *failure) []byte {
 	dst = append(dst, "event: response.failed\ndata: {\"type\":\"response.failed\""...)
-	dst = strconv.AppendInt(appendName(dst, "sequence_number"), t.sequence+1, 10)
+	dst = strconv.AppendInt(jsontext.AppendName(dst, "sequence_number"), t.sequence+1, 10)
 	dst = append(dst, `,"response":{"id":`...)
 	dst = appendSeen(dst, t.id)
 	dst = append(dst, `,"object":"response"`...)
-	dst = strconv.AppendInt(appendName(dst, "created_at"), t.created, 10)
+	dst = strconv.AppendInt(jsontext.AppendName(dst, "created_at"), t.created, 10)
 	dst = append(dst, `,"status":"failed","error":{"code":`...)
-	dst = appendString(dst, kindTable[f.kind].code)
-	dst = appendString(appendName(dst, "message"), f.message)
+	dst = jsontext.AppendString(dst, kindTable[f.kind].code)
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "message"), f.message)
 	dst = append(dst, `},"incomplete_details":null,"instructions":null,"metadata":{},"model":`...)
 	dst = appendSeen(dst, t.model)
 	return append(dst, `,"output":[],"parallel_tool_calls":true,"temperature":null,"tool_choice":"auto",`+

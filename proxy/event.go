@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -27,7 +28,7 @@ func (s *stream) refusal() error {
 func (s *stream) noteError() {
 	data := s.event.Data
 	status, is := told(data)
-	if !is && !bytes.Equal(s.event.Name, errorName) && !(bytes.Contains(data, responseFailed) && isText(memberOf(data, "type"), "response.failed")) {
+	if !is && !bytes.Equal(s.event.Name, errorName) && !(bytes.Contains(data, responseFailed) && jsontext.IsText(jsontext.Member(data, "type"), "response.failed")) {
 		return
 	}
 	s.failed = pool.StreamBroken
@@ -102,7 +103,7 @@ func (s *stream) writeAnnotated(at int) error {
 
 // memberBefore is the member as it stands before those that object has.
 func (s *stream) memberBefore(object []byte) []byte {
-	if next := skipSpace(object, 1); next < len(object) && object[next] != '}' {
+	if next := jsontext.SkipSpace(object, 1); next < len(object) && object[next] != '}' {
 		s.member = append(s.member, ',')
 	}
 	return s.member

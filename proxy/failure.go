@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/client"
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -168,8 +169,8 @@ func appendError(dst []byte, d dialect, f *failure) []byte {
 			typ = row.anthropic
 		}
 		dst = append(dst, `{"type":"error","error":{`...)
-		dst = appendString(appendName(dst, "type"), typ)
-		dst = appendString(appendName(dst, "message"), f.message)
+		dst = jsontext.AppendString(jsontext.AppendName(dst, "type"), typ)
+		dst = jsontext.AppendString(jsontext.AppendName(dst, "message"), f.message)
 		return append(dst, "}}"...)
 	}
 	return append(appendErrorMember(append(dst, '{'), f), '}')
@@ -178,16 +179,16 @@ func appendError(dst []byte, d dialect, f *failure) []byte {
 // appendErrorMember appends the member of an object that tells of f as OpenAI does.
 func appendErrorMember(dst []byte, f *failure) []byte {
 	row := &kindTable[f.kind]
-	dst = append(appendName(dst, "error"), '{')
-	dst = appendString(appendName(dst, "message"), f.message)
-	dst = appendString(appendName(dst, "type"), row.typ)
-	dst = appendName(dst, "param")
+	dst = append(jsontext.AppendName(dst, "error"), '{')
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "message"), f.message)
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "type"), row.typ)
+	dst = jsontext.AppendName(dst, "param")
 	if f.param == "" {
 		dst = append(dst, "null"...)
 	} else {
-		dst = appendString(dst, f.param)
+		dst = jsontext.AppendString(dst, f.param)
 	}
-	dst = appendString(appendName(dst, "code"), row.code)
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "code"), row.code)
 	return append(dst, '}')
 }
 
@@ -201,9 +202,9 @@ func appendGeminiError(dst []byte, status int, message string) []byte {
 		name = "NOT_FOUND"
 	}
 	dst = append(dst, `{"error":{`...)
-	dst = strconv.AppendInt(appendName(dst, "code"), int64(status), 10)
-	dst = appendString(appendName(dst, "message"), message)
-	dst = appendString(appendName(dst, "status"), name)
+	dst = strconv.AppendInt(jsontext.AppendName(dst, "code"), int64(status), 10)
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "message"), message)
+	dst = jsontext.AppendString(jsontext.AppendName(dst, "status"), name)
 	return append(dst, "}}"...)
 }
 

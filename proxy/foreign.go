@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/valyala/fasthttp"
+
+	"sluice/jsontext"
 )
 
 // An HTTP error that is no answer of an API (a page of a load balancer, "404 page not found", nothing at all)
@@ -20,7 +22,7 @@ func (r *request) isForeign(body []byte, ended bool) bool {
 	if r.isEncoded() {
 		return !isJSON(h.ContentType())
 	}
-	start := skipSpace(body, 0)
+	start := jsontext.SkipSpace(body, 0)
 	switch {
 	case start == len(body):
 		return true

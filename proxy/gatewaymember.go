@@ -1,6 +1,10 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+
+	"sluice/jsontext"
+)
 
 // gatewayName is the member that says who answered. An upstream that is a gateway of this kind too
 // has one already; ours takes its place, for no name may stand twice in an object.
@@ -10,20 +14,21 @@ var gatewayName = []byte(`"gateway"`)
 // searched, a beginning say, only those at its front are. free is false if one of them stays.
 func withoutGateway(object []byte, search bool) (rest []byte, free bool) {
 	for beginsWithGateway(object) {
-		w := walkObject(object)
-		if !w.next() {
+		w := jsontext.MembersOf(object)
+		if !w.Next() {
 			return object, false // not all of it is here
 		}
-		next := w.at - 1 // which is not before its comma
-		if end := skipSpace(object, w.valueTo); end < len(object) && object[end] == '}' {
+		_, end, behind := w.Span()
+		next := behind - 1 // which is not before its comma
+		if end = jsontext.SkipSpace(object, end); end < len(object) && object[end] == '}' {
 			next = end - 1
-		} else if w.at == len(object) {
+		} else if behind == len(object) {
 			return object, false
 		}
 		object = object[next:]
 		object[0] = '{'
 	}
-	if search && isObject(object) && mayName(object, gatewayName) {
+	if search && isObject(object) && jsontext.MayName(object, gatewayName) {
 		blankGateways(object)
 	}
 	return object, true
@@ -37,21 +42,22 @@ func beginsWithGateway(object []byte) bool {
 	if !isObject(object) {
 		return false
 	}
-	begin := skipSpace(object, 1)
-	end, value := nameEnd(object, begin)
-	return value >= 0 && isText(object[begin:end], "gateway")
+	begin := jsontext.SkipSpace(object, 1)
+	end, value := jsontext.NameEnd(object, begin)
+	return value >= 0 && jsontext.IsText(object[begin:end], "gateway")
 }
 
 // blankGateways overwrites later members called so, and the comma before each, with spaces. The first
 // member stays: it is ours, or none of them.
 func blankGateways(object []byte) {
-	w := walkObject(object)
-	for w.next(); w.next(); {
-		if string(w.name()) != "gateway" {
+	w := jsontext.MembersOf(object)
+	for w.Next(); w.Next(); {
+		if string(w.Name()) != "gateway" {
 			continue
 		}
-		comma := bytes.LastIndexByte(object[:w.begin], ',')
-		for i := comma; i < w.valueTo; i++ {
+		begin, end, _ := w.Span()
+		comma := bytes.LastIndexByte(object[:begin], ',')
+		for i := comma; i < end; i++ {
 			object[i] = ' '
 		}
 	}
@@ -59,11 +65,11 @@ func blankGateways(object []byte) {
 
 // hasGateway reports whether one of the object's members is called so.
 func hasGateway(object []byte) bool {
-	if !mayName(object, gatewayName) {
+	if !jsontext.MayName(object, gatewayName) {
 		return false
 	}
-	for w := walkObject(object); w.next(); {
-		if string(w.name()) == "gateway" {
+	for w := jsontext.MembersOf(object); w.Next(); {
+		if string(w.Name()) == "gateway" {
 			return true
 		}
 	}

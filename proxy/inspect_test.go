@@ -15,6 +15,7 @@ import (
 
 	"sluice/internal/growth"
 	"sluice/internal/upstreamtest"
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -288,7 +289,7 @@ func TestSkimTakesAnything(t *testing.T) {
 		for range 3 {
 			var s skim
 			s.write([]byte(strings.Repeat(text, 1000)+`{"usage":1}`), func(*top) {})
-			if len(s.value) > longestSkimmed || len(s.name) > 6*longestName {
+			if len(s.value) > longestSkimmed || len(s.name) > 6*jsontext.LongestName {
 				t.Errorf("%s: %d and %d bytes are kept", text, len(s.value), len(s.name))
 			}
 		}

@@ -21,26 +21,6 @@ func oddTexts() []string {
 	return texts
 }
 
-func FuzzAppendString(f *testing.F) {
-	for _, text := range oddTexts() {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		b := appendString(nil, text)
-		var back string
-		if err := json.Unmarshal(b, &back); err != nil || !utf8.Valid(b) {
-			t.Fatalf("%q became %q: %v", text, b, err)
-		}
-		var want []rune // a range has one U+FFFD for each byte that is no UTF-8
-		for _, r := range text {
-			want = append(want, r)
-		}
-		if back != string(want) {
-			t.Errorf("%q came back as %q", text, back)
-		}
-	})
-}
-
 func TestCut(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                              "",

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sluice/config"
+	"sluice/jsontext"
 )
 
 // name is a top-level member that concerns the gateway.
@@ -147,7 +148,7 @@ func unfoldName(text []byte, fields []string) (name, oddity) {
 	for len(text) > 0 {
 		c, size, ok := rune(text[0]), 1, true
 		if c == '\\' || c > 0x7f {
-			c, size, ok = nextChar(text)
+			c, size, ok = jsontext.NextChar(text)
 		}
 		if !ok || c == 0 || c == '\ufeff' {
 			return nameOther, oddText

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"sluice/internal/upstreamtest"
+	"sluice/jsontext"
 )
 
 // TestFold holds fold against Unicode's simple folding and mapping of case, for every character.
@@ -118,12 +119,12 @@ func TestTextOf(t *testing.T) {
 		if err := json.Unmarshal([]byte(value), &want); err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := textOf([]byte(value)); string(got) != want || !ok {
+		if got, ok := jsontext.Text([]byte(value)); string(got) != want || !ok {
 			t.Errorf("%s: %q, want %q", value, got, want)
 		}
 	}
 	for _, value := range []string{`1`, `null`, `{}`, `[""]`} {
-		if _, ok := textOf([]byte(value)); ok {
+		if _, ok := jsontext.Text([]byte(value)); ok {
 			t.Errorf("%s is a string", value)
 		}
 	}

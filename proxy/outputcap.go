@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/jsontext"
 	"sluice/limiter"
 )
 
@@ -49,7 +50,7 @@ func countOf(value []byte) int64 {
 		if len(value) > maxDigits {
 			return limiter.MaxLimit
 		}
-		text, _ := textOf(value)
+		text, _ := jsontext.Text(value)
 		digits = strings.ReplaceAll(strings.TrimSpace(borrowString(text)), "_", "")
 	}
 	n, err := strconv.ParseFloat(digits, 64)

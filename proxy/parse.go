@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"sluice/jsontext"
 )
 
 // fields is what the body says to the gateway.
@@ -44,8 +46,8 @@ func (r *request) readFields() *failure {
 	f := &r.fields
 	f.maxRetries = -1
 	err := scan(r.body, r.snapshot.modelFields, &f.members)
-	if errors.Is(err, errTooNested) {
-		return refusal(invalidJSON, "", "the body is nested deeper than %d", maxNesting)
+	if errors.Is(err, jsontext.ErrTooNested) {
+		return refusal(invalidJSON, "", "the body is nested deeper than %d", jsontext.MaxNesting)
 	}
 	if err != nil {
 		return refusal(invalidJSON, "", "the body is not one valid JSON object: %s", whyNotJSON(r.body))
@@ -88,7 +90,7 @@ func (r *request) checkNames() *failure {
 	}
 	text := r.body[m.odd.start+1 : m.odd.end-1]
 	if len(text) <= maxParsed {
-		text, _ = textOf(r.body[m.odd.start:m.odd.end])
+		text, _ = jsontext.Text(r.body[m.odd.start:m.odd.end])
 	}
 	switch m.odd.why {
 	case oddCase:
@@ -132,7 +134,7 @@ func (r *request) readModel() *failure {
 		if len(r.value(m)) > maxParsed {
 			return refusal(invalidRequest, which.text, "%s must have at most %d bytes", which.text, maxParsed)
 		}
-		value, ok := textOf(r.value(m))
+		value, ok := jsontext.Text(r.value(m))
 		if !ok {
 			return refusal(invalidRequest, which.text, "%s must be a string", which.text)
 		}

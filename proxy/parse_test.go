@@ -10,6 +10,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -109,7 +110,7 @@ func checkRefusal(t *testing.T, g *gateway, body []byte) (want map[string]json.R
 	fail := r.readFields()
 	err := json.Unmarshal(body, &want)
 	valid := err == nil && want != nil
-	if nested := bytes.Count(body, []byte("[")) + bytes.Count(body, []byte("{")); valid && nested > maxNesting {
+	if nested := bytes.Count(body, []byte("[")) + bytes.Count(body, []byte("{")); valid && nested > jsontext.MaxNesting {
 		return want // the oracle allows more
 	}
 	if refused := fail != nil && fail.kind == invalidJSON; refused == valid {

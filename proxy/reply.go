@@ -11,6 +11,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/client"
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -53,15 +54,15 @@ func (r *request) appendFailed(dst []byte) []byte {
 			dst = append(dst, ',')
 		}
 		dst = append(dst, '{')
-		dst = appendString(appendName(dst, "model"), f.target.Model)
-		dst = appendString(appendName(dst, "upstream"), f.target.Upstream.Name)
-		dst = appendName(dst, "status")
+		dst = jsontext.AppendString(jsontext.AppendName(dst, "model"), f.target.Model)
+		dst = jsontext.AppendString(jsontext.AppendName(dst, "upstream"), f.target.Upstream.Name)
+		dst = jsontext.AppendName(dst, "status")
 		if f.status == 0 {
 			dst = append(dst, "null"...)
 		} else {
 			dst = strconv.AppendInt(dst, int64(f.status), 10)
 		}
-		dst = appendString(appendName(dst, "error"), f.cause.String())
+		dst = jsontext.AppendString(jsontext.AppendName(dst, "error"), f.cause.String())
 		dst = append(dst, '}')
 	}
 	return append(dst, ']')
@@ -254,7 +255,7 @@ func settled(body []byte, looked *int) bool {
 	if len(body) == 0 || body[0] != '{' {
 		return len(body) > 0
 	}
-	*looked = skipSpace(body, max(1, *looked))
+	*looked = jsontext.SkipSpace(body, max(1, *looked))
 	return *looked < len(body)
 }
 
@@ -275,7 +276,7 @@ func annotate(buf []byte, room int, member []byte, may bool) []byte {
 	if !may || len(body) == 0 || body[0] != '{' {
 		return buf[:copy(buf, body)]
 	}
-	next := skipSpace(body, 1)
+	next := jsontext.SkipSpace(body, 1)
 	if next == len(body) { // nobody knows whether a comma is needed
 		return buf[:copy(buf, body)]
 	}

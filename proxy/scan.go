@@ -1,14 +1,6 @@
 package proxy
 
-import "errors"
-
-// maxNesting is how many objects and arrays may be open at once.
-const maxNesting = 300
-
-var (
-	errNotJSON   = errors.New("not one valid JSON object")
-	errTooNested = errors.New("nested deeper than 300")
-)
+import "sluice/jsontext"
 
 // member is one that concerns the gateway, and where it stands in the body. prevEnd is where the value
 // of the member before it ends, nextStart where the name of the one after it begins; both
@@ -61,15 +53,15 @@ func (m *members) repeated() name {
 }
 
 // scan reads the body once: it finds the top-level members that concern the gateway, bounds the
-// nesting, and refuses what is not strictly valid JSON (validate.go). fields are the upstreams'
+// nesting, and refuses what is not strictly valid JSON (jsontext). fields are the upstreams'
 // model_field names (modelFields).
 func scan(body []byte, fields []string, m *members) (err error) {
 	m.n, m.count, m.again, m.odd, m.first, m.last = 0, 0, 0, oddName{}, 0, 0 // the list is what n says
-	i := skipSpace(body, 0)
+	i := jsontext.SkipSpace(body, 0)
 	if i == len(body) || body[i] != '{' {
-		return errNotJSON
+		return jsontext.ErrNotJSON
 	}
-	i = skipSpace(body, i+1)
+	i = jsontext.SkipSpace(body, i+1)
 	if i < len(body) && body[i] == '}' {
 		return onlySpace(body, i+1)
 	}
@@ -83,10 +75,10 @@ func scan(body []byte, fields []string, m *members) (err error) {
 			open.nextStart = i
 			open = nil
 		}
-		if here.keyEnd, here.valueStart = nameEnd(body, i); here.valueStart < 0 {
-			return errNotJSON
+		if here.keyEnd, here.valueStart = jsontext.NameEnd(body, i); here.valueStart < 0 {
+			return jsontext.ErrNotJSON
 		}
-		if here.valueEnd, err = valueEnd(body, here.valueStart); err != nil {
+		if here.valueEnd, err = jsontext.ValueEnd(body, here.valueStart); err != nil {
 			return err
 		}
 		m.last = here.valueEnd
@@ -105,32 +97,25 @@ func scan(body []byte, fields []string, m *members) (err error) {
 			open = &m.list[m.n]
 			m.n++
 		}
-		i = skipSpace(body, here.valueEnd)
+		i = jsontext.SkipSpace(body, here.valueEnd)
 		if i == len(body) {
-			return errNotJSON
+			return jsontext.ErrNotJSON
 		}
 		switch body[i] {
 		case '}':
 			m.count++
 			return onlySpace(body, i+1)
 		case ',':
-			i = skipSpace(body, i+1)
+			i = jsontext.SkipSpace(body, i+1)
 		default:
-			return errNotJSON
+			return jsontext.ErrNotJSON
 		}
 	}
 }
 
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
-		i++
-	}
-	return i
-}
-
 func onlySpace(b []byte, i int) error {
-	if skipSpace(b, i) != len(b) {
-		return errNotJSON
+	if jsontext.SkipSpace(b, i) != len(b) {
+		return jsontext.ErrNotJSON
 	}
 	return nil
 }

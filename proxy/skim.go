@@ -1,6 +1,10 @@
 package proxy
 
-import "bytes"
+import (
+	"bytes"
+
+	"sluice/jsontext"
+)
 
 // skim finds what walk finds at the top of an object in one that passes in pieces, and of which nothing
 // is held but those members. It does not judge what is JSON.
@@ -24,7 +28,7 @@ func (s *skim) write(text []byte, ended func(*top)) {
 	for i := 0; i < len(text); i++ {
 		c := text[i]
 		if s.inString && !s.escaped && !s.keeping && !s.naming {
-			if i = special(text, i); i == len(text) {
+			if i = jsontext.Special(text, i); i == len(text) {
 				return
 			}
 			c = text[i]
@@ -62,7 +66,7 @@ func (s *skim) write(text []byte, ended func(*top)) {
 
 func (s *skim) keep(c byte) {
 	switch {
-	case s.naming && s.depth == 1 && len(s.name) < longestName*len(`\u0000`):
+	case s.naming && s.depth == 1 && len(s.name) < jsontext.LongestName*len(`\u0000`):
 		s.name = append(s.name, c)
 	case s.keeping && len(s.value) < longestSkimmed:
 		s.value = append(s.value, c)
@@ -75,7 +79,7 @@ func (s *skim) member() *[]byte {
 	if len(quoted) < 2 || quoted[0] != '"' || quoted[len(quoted)-1] != '"' || !wholeJSON(quoted) {
 		return nil
 	}
-	return s.top.member(plain(quoted))
+	return s.top.member(jsontext.Plain(quoted))
 }
 
 func (s *skim) wanted() bool { return s.member() != nil }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 
+	"sluice/jsontext"
 	"sluice/sse"
 )
 
@@ -38,14 +39,14 @@ func look(e *sse.Event) found {
 // marked reports whether an event may have a finish_reason that is not null, whether it may be
 // of a final type, and whether it may count tokens.
 func marked(data []byte) (finish, final, usage bool) {
-	if mayHide(data) {
+	if jsontext.MayHide(data) {
 		return true, true, true
 	}
 	for at := bytes.IndexByte(data, '_'); at >= 0; at = next(data, at, '_') {
 		switch {
 		case around(data, at, `"finish`, `reason"`):
-			value := skipSpace(data, at+len(`_reason"`))
-			finish = finish || value < len(data) && data[value] == ':' && !bytes.HasPrefix(data[skipSpace(data, value+1):], null)
+			value := jsontext.SkipSpace(data, at+len(`_reason"`))
+			finish = finish || value < len(data) && data[value] == ':' && !bytes.HasPrefix(data[jsontext.SkipSpace(data, value+1):], null)
 		case around(data, at, `"message`, `stop"`):
 			final = true
 		case around(data, at, "", `tokens"`):
@@ -82,11 +83,11 @@ var (
 // hasFinalType reports whether the event is of a type that ends Anthropic's streams or the
 // Responses API's.
 func hasFinalType(data []byte) bool {
-	typ := memberOf(data, "type")
+	typ := jsontext.Member(data, "type")
 	if len(typ) == 0 || typ[0] != '"' {
 		return false
 	}
-	switch string(plain(typ)) {
+	switch string(jsontext.Plain(typ)) {
 	case "message_stop", "response.completed", "response.incomplete", "response.failed":
 		return true
 	}
@@ -95,19 +96,19 @@ func hasFinalType(data []byte) bool {
 
 // hasFinishReason reports whether one of the event's choices has a finish_reason that is not null.
 func hasFinishReason(data []byte) bool {
-	choices := memberOf(data, "choices")
+	choices := jsontext.Member(data, "choices")
 	if len(choices) == 0 || choices[0] != '[' {
 		return false
 	}
-	for i := skipSpace(choices, 1); i < len(choices) && choices[i] != ']'; {
-		end, err := valueEnd(choices, i)
+	for i := jsontext.SkipSpace(choices, 1); i < len(choices) && choices[i] != ']'; {
+		end, err := jsontext.ValueEnd(choices, i)
 		if err != nil {
 			return false
 		}
-		if !isNull(memberOf(choices[i:end], "finish_reason")) {
+		if !jsontext.IsNull(jsontext.Member(choices[i:end], "finish_reason")) {
 			return true
 		}
-		i = behindComma(choices, end)
+		i = jsontext.BehindComma(choices, end)
 	}
 	return false
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -63,11 +64,11 @@ func promptTokens(body []byte) int64 {
 			break
 		}
 		rest = rest[i+len(dataName):]
-		at := skipSpace(rest, 0)
+		at := jsontext.SkipSpace(rest, 0)
 		if at == len(rest) || rest[at] != ':' {
 			continue
 		}
-		if at = skipSpace(rest, at+1); at == len(rest) || rest[at] != '"' {
+		if at = jsontext.SkipSpace(rest, at+1); at == len(rest) || rest[at] != '"' {
 			continue
 		}
 		rest = rest[at+1:]
@@ -198,13 +199,13 @@ func (r *request) askUsage(target *pool.Target) bool {
 func withUsage(dst, options []byte) (_ []byte, asked bool) {
 	dst, asked = append(dst, '{'), false
 	no := false
-	for w := walkObject(options); w.next(); {
-		if text, _ := textOf(w.key()); string(text) == "include_usage" {
-			yes := bytes.Equal(w.value(), jsonTrue)
+	for w := jsontext.MembersOf(options); w.Next(); {
+		if text, _ := jsontext.Text(w.Key()); string(text) == "include_usage" {
+			yes := bytes.Equal(w.Value(), jsonTrue)
 			asked, no = asked || yes, no || !yes
 			continue
 		}
-		dst = append(append(append(append(dst, w.key()...), ':'), w.value()...), ',')
+		dst = append(append(append(append(dst, w.Key()...), ':'), w.Value()...), ',')
 	}
 	return append(dst, `"include_usage":true}`...), asked && !no
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 
+	"sluice/jsontext"
 	"sluice/pool"
 )
 
@@ -33,16 +34,16 @@ type top struct {
 // topOf walks over a JSON object once. whole is false for what is none, or has more than one behind it.
 func topOf(object []byte) (t top, whole bool) {
 	t.object = object
-	w := walkObject(object)
-	for w.next() {
-		name := w.name()
+	w := jsontext.MembersOf(object)
+	for w.Next() {
+		name := w.Name()
 		if m := t.member(name); m != nil {
-			*m = w.value()
+			*m = w.Value()
 		} else if string(name) == "gateway" {
 			t.gateways++
 		}
 	}
-	return t, w.closed
+	return t, w.Whole()
 }
 
 // member is where the value of the member with that name goes; nil if it is none that is looked for.
@@ -63,7 +64,7 @@ func (t *top) member(name []byte) *[]byte {
 // failed reports whether the object says that there is no answer: it has an error, or is of that type.
 // status is the HTTP status that the error says, 0 without one.
 func (t *top) failed() (status int, is bool) {
-	hasError, typed := isError(t.err), isText(t.typ, "error")
+	hasError, typed := isError(t.err), jsontext.IsText(t.typ, "error")
 	if hasError {
 		status = statusIn(t.err)
 	}
@@ -75,7 +76,7 @@ func (t *top) failed() (status int, is bool) {
 
 // told is failed for the object that an event's data may be. Most have no such name in them.
 func told(data []byte) (status int, is bool) {
-	if !mayName(data, errorMember) {
+	if !jsontext.MayName(data, errorMember) {
 		return 0, false
 	}
 	if t, whole := topOf(data); whole {
@@ -87,20 +88,20 @@ func told(data []byte) (status int, is bool) {
 // isError reports whether the value of a member called error is one. Some upstreams say with false or
 // an empty text that there is none.
 func isError(value []byte) bool {
-	return !isNull(value) && value[0] != 'f' && !isText(value, "")
+	return !jsontext.IsNull(value) && value[0] != 'f' && !jsontext.IsText(value, "")
 }
 
 // statusIn is the HTTP status that an error object says, 0 for none.
 func statusIn(object []byte) (status int) {
-	for w := walkObject(object); w.next(); {
+	for w := jsontext.MembersOf(object); w.Next(); {
 		said := 0
-		switch string(w.name()) {
+		switch string(w.Name()) {
 		case "code", "status":
-			said = errorStatus(w.value())
+			said = errorStatus(w.Value())
 		case "type":
-			said = statusOfType(w.value())
+			said = statusOfType(w.Value())
 		}
-		if status == 0 || said != 0 && string(w.name()) != "type" {
+		if status == 0 || said != 0 && string(w.Name()) != "type" {
 			status = said
 		}
 	}
@@ -121,7 +122,7 @@ func statusOfType(value []byte) int {
 	if len(value) == 0 || value[0] != '"' {
 		return 0
 	}
-	switch string(plain(value)) {
+	switch string(jsontext.Plain(value)) {
 	case "invalid_request_error":
 		return 400
 	case "authentication_error":
@@ -152,7 +153,7 @@ var (
 // checkAnswer looks at a 2xx that has been read to its end, takes its usage, and gives the verdict on one
 // that is no answer.
 func (r *request) checkAnswer(a *attempt, body []byte, rd *reading) (v verdict, is bool) {
-	first := skipSpace(body, 0)
+	first := jsontext.SkipSpace(body, 0)
 	switch {
 	case a.status == 204 || a.status == 205:
 		return 0, true
@@ -216,7 +217,7 @@ func (r *request) judge(a *attempt, t *top, body []byte) (v verdict, is bool) {
 	if status, failed := t.failed(); failed {
 		return r.toldBy(a, &toldError{status, body}), false
 	}
-	if r.route.choices && t.choices != nil && isEmpty(t.choices) {
+	if r.route.choices && t.choices != nil && jsontext.IsEmpty(t.choices) {
 		a.empty = true
 		return r.lost(a, errNoChoice), false
 	}
@@ -227,8 +228,8 @@ func (r *request) judge(a *attempt, t *top, body []byte) (v verdict, is bool) {
 // wholeJSON reports whether text is one JSON value. One that is nested too deep to follow counts as
 // whole.
 func wholeJSON(text []byte) bool {
-	end, err := valueEnd(text, 0)
-	return err == errTooNested || err == nil && skipSpace(text, end) == len(text)
+	end, err := jsontext.ValueEnd(text, 0)
+	return err == jsontext.ErrTooNested || err == nil && jsontext.SkipSpace(text, end) == len(text)
 }
 
 // toldBy ends an attempt whose 2xx told an error: with the status that it says, as if that had been

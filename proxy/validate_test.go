@@ -49,19 +49,3 @@ func TestWhatIsJSON(t *testing.T) {
 		t.Errorf("only %d of the bodies were valid", valid)
 	}
 }
-
-func TestSpecial(t *testing.T) {
-	for length := range 70 {
-		for at := range length + 1 {
-			for _, c := range []byte{'"', '\\', 0, 0x1f} {
-				b := bytes.Repeat([]byte{0x20, '!', '#', '[', ']', 0x7f, 0x80, 0xff}, 9)[:length]
-				if at < length {
-					b[at] = c
-				}
-				if got := special(b, 0); got != at {
-					t.Fatalf("%q: %d, want %d", b, got, at)
-				}
-			}
-		}
-	}
-}

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -13,29 +11,6 @@ import (
 	"sluice/internal/upstreamtest"
 	"sluice/sse"
 )
-
-// TestWalkIsWhatDecodingSays: the member that a walk finds is the one that decoding the object
-// gives, however its name is written.
-func TestWalkIsWhatDecodingSays(t *testing.T) {
-	names := []string{`"error"`, `"\u0065rror"`, `"erro\u0072"`, `"\u0065\u0072\u0072\u006F\u0072"`, `"errors"`, `"err\"or"`, `"e\u00e9"`, `""`}
-	shapes := []string{`{%s:1}`, ` { %s : {"error":2} , "b":[1,{}]}`, `{"a":{%s:1}}`, `{"error":3,%s:4}`, `{%[1]s:5,%[1]s:6}`, `[%s]`, `{%s:`, `{%s:1`, `{%s:1}x`, `{"a":tru,%s:1}`, `{}`, ``}
-	for _, shape := range shapes {
-		for _, name := range names {
-			text := fmt.Sprintf(shape, name)
-			if !strings.Contains(shape, "%") {
-				text = shape
-			}
-			var decoded map[string]json.RawMessage
-			_ = json.Unmarshal([]byte(text), &decoded)
-			if got, want := string(memberOf([]byte(text), "error")), string(decoded["error"]); got != want {
-				t.Errorf("%s: %q, decoded it is %q", text, got, want)
-			}
-			if _, named := decoded["error"]; named && !mayName([]byte(text), errorMember) {
-				t.Errorf("%s: the name is not found", text)
-			}
-		}
-	}
-}
 
 // TestEscapedNames: an upstream's names mean the same however they are written.
 func TestEscapedNames(t *testing.T) {

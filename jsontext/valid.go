@@ -1,7 +1,10 @@
-package proxy
+// Package jsontext reads JSON text (RFC 8259) without building anything from it, and appends to it.
+// What it is given is valid where a function does not say otherwise.
+package jsontext
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 )
 
@@ -11,37 +14,45 @@ import (
 // body of 1 MB is mostly one string. FuzzRewrite holds what is accepted against
 // encoding/json.
 
-// valueEnd is where the value that begins at i is over. The object around it is open.
-func valueEnd(b []byte, i int) (int, error) {
-	var arrays [maxNesting/64 + 1]uint64 // of what is open, by depth: 1 is an array
+// MaxNesting is how many objects and arrays may be open at once.
+const MaxNesting = 300
+
+var (
+	ErrNotJSON   = errors.New("not one valid JSON object")
+	ErrTooNested = errors.New("nested deeper than 300")
+)
+
+// ValueEnd returns where the value ends that begins at i, inside an object that is open.
+func ValueEnd(b []byte, i int) (int, error) {
+	var arrays [MaxNesting/64 + 1]uint64 // of what is open, by depth: 1 is an array
 	depth := 0                           // of what is open inside the object around it
 	for {
 		// A value begins at i.
 		if i == len(b) {
-			return i, errNotJSON
+			return i, ErrNotJSON
 		}
 		switch b[i] {
 		case '{', '[':
-			if depth++; depth >= maxNesting {
-				return i, errTooNested
+			if depth++; depth >= MaxNesting {
+				return i, ErrTooNested
 			}
 			word, bit := &arrays[depth/64], uint64(1)<<(depth%64)
 			if b[i] == '[' {
 				*word |= bit
-				if i = skipSpace(b, i+1); i < len(b) && b[i] != ']' {
+				if i = SkipSpace(b, i+1); i < len(b) && b[i] != ']' {
 					continue
 				}
 			} else {
 				*word &^= bit
-				if i = skipSpace(b, i+1); i < len(b) && b[i] != '}' {
-					if _, i = nameEnd(b, i); i < 0 {
-						return len(b), errNotJSON
+				if i = SkipSpace(b, i+1); i < len(b) && b[i] != '}' {
+					if _, i = NameEnd(b, i); i < 0 {
+						return len(b), ErrNotJSON
 					}
 					continue
 				}
 			}
 			if i == len(b) {
-				return i, errNotJSON
+				return i, ErrNotJSON
 			}
 			// An empty one: what follows sees its end.
 		case '"':
@@ -56,7 +67,7 @@ func valueEnd(b []byte, i int) (int, error) {
 			i = numberEnd(b, i)
 		}
 		if i < 0 {
-			return len(b), errNotJSON
+			return len(b), ErrNotJSON
 		}
 		// A value has ended before i, or what is open is empty: what is open may end, too.
 		for {
@@ -64,19 +75,19 @@ func valueEnd(b []byte, i int) (int, error) {
 				return i, nil
 			}
 			array := arrays[depth/64]>>(depth%64)&1 == 1
-			if i = skipSpace(b, i); i == len(b) {
-				return i, errNotJSON
+			if i = SkipSpace(b, i); i == len(b) {
+				return i, ErrNotJSON
 			}
 			if c := b[i]; array && c == ']' || !array && c == '}' {
 				depth--
 				i++
 				continue
 			} else if c != ',' {
-				return i, errNotJSON
+				return i, ErrNotJSON
 			}
-			if i = skipSpace(b, i+1); !array {
-				if _, i = nameEnd(b, i); i < 0 {
-					return len(b), errNotJSON
+			if i = SkipSpace(b, i+1); !array {
+				if _, i = NameEnd(b, i); i < 0 {
+					return len(b), ErrNotJSON
 				}
 			}
 			break
@@ -84,24 +95,24 @@ func valueEnd(b []byte, i int) (int, error) {
 	}
 }
 
-// nameEnd is where the name is over that begins at i, its closing quote included, and where the
-// member's value begins; -1 if that is no member.
-func nameEnd(b []byte, i int) (end, value int) {
+// NameEnd returns where the name ends that begins at i, its closing quote included, and where the
+// member's value begins. Both are -1 if no member begins there.
+func NameEnd(b []byte, i int) (end, value int) {
 	if i == len(b) || b[i] != '"' {
 		return -1, -1
 	}
 	if end = stringEnd(b, i); end < 0 {
 		return -1, -1
 	}
-	if i = skipSpace(b, end); i == len(b) || b[i] != ':' {
+	if i = SkipSpace(b, end); i == len(b) || b[i] != ':' {
 		return -1, -1
 	}
-	return end, skipSpace(b, i+1)
+	return end, SkipSpace(b, i+1)
 }
 
 // stringEnd is where the string that begins at i is over, its closing quote included, or -1.
 func stringEnd(b []byte, i int) int {
-	for i = special(b, i+1); i < len(b); i = special(b, i) {
+	for i = Special(b, i+1); i < len(b); i = Special(b, i) {
 		switch b[i] {
 		case '"':
 			return i + 1
@@ -131,11 +142,11 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
 }
 
-// special is where the first byte from i on stands that ends a string's plain text: a quote, a
+// Special returns where the first byte from i on stands that ends a string's plain text: a quote, a
 // backslash, or one below 0x20; the end of b without one. It looks at words of eight bytes, and
 // once a text turns out to be long at four of them before it branches ("Bit Twiddling Hacks", S. E.
 // Anderson: determine if a word has a zero byte, or one less than n).
-func special(b []byte, i int) int {
+func Special(b []byte, i int) int {
 	long := i + 64
 	for ; len(b)-i >= 8; i += 8 {
 		if m := marks(b[i : i+8]); m != 0 {
@@ -204,6 +215,14 @@ func numberEnd(b []byte, i int) int {
 
 func digitsEnd(b []byte, i int) int {
 	for i < len(b) && '0' <= b[i] && b[i] <= '9' {
+		i++
+	}
+	return i
+}
+
+// SkipSpace returns where the white space ends that may begin at i.
+func SkipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
 		i++
 	}
 	return i

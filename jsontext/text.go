@@ -1,4 +1,4 @@
-package proxy
+package jsontext
 
 import (
 	"bytes"
@@ -9,10 +9,10 @@ import (
 // What is read of a client's JSON is read here, out of text that scan has found valid. Nothing is
 // built, so that nothing grows with what a client sends.
 
-// nextChar decodes the character with which text, the inside of a string, begins, and says how many
+// NextChar decodes the character with which text, the inside of a string, begins, and says how many
 // bytes of text it takes. What is no character (bytes that are not UTF-8, half a surrogate pair)
 // is utf8.RuneError and not ok.
-func nextChar(text []byte) (c rune, size int, ok bool) {
+func NextChar(text []byte) (c rune, size int, ok bool) {
 	if text[0] != '\\' {
 		c, size = utf8.DecodeRune(text)
 		return c, size, c != utf8.RuneError || size > 1
@@ -44,16 +44,17 @@ func nextChar(text []byte) (c rune, size int, ok bool) {
 	return utf8.RuneError, 6, false
 }
 
+// hexChar is the value of digits that are known to be hexadecimal.
 func hexChar(digits []byte) (c rune) {
 	for _, d := range digits {
-		c = c<<4 | rune(unhex(d))
+		c = c<<4 | rune(d&15+9*(d>>6))
 	}
 	return c
 }
 
-// textOf decodes a string. The result is value's own bytes where there are no escapes. ok is false
+// Text decodes a string. The result is value's own bytes where there are no escapes. ok is false
 // for what is no string.
-func textOf(value []byte) (text []byte, ok bool) {
+func Text(value []byte) (text []byte, ok bool) {
 	if value[0] != '"' {
 		return nil, false
 	}
@@ -69,7 +70,7 @@ func textOf(value []byte) (text []byte, ok bool) {
 		}
 		text, rest = append(text, rest[:plain]...), rest[plain:]
 		if len(rest) > 0 {
-			c, size, _ := nextChar(rest)
+			c, size, _ := NextChar(rest)
 			text, rest = utf8.AppendRune(text, c), rest[size:]
 		}
 	}
