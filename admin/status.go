@@ -72,7 +72,7 @@ func viewOf(t *pool.Target, credential string) targetView {
 
 // listErrors shows requests that failed lately, the newest first.
 func (a *Admin) listErrors(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, 200, map[string]any{"object": "list", "data": a.proxy.LastErrors()})
+	writeJSON(w, 200, map[string]any{"object": "list", "data": a.proxy.Recorder().LastErrors()})
 }
 
 func (a *Admin) showConfig(w http.ResponseWriter, _ *http.Request) {

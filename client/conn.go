@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,8 @@ const (
 // Conn is a client's connection.
 type Conn struct {
 	net.Conn
-	all *Conns
+	all  *Conns
+	peer netip.AddrPort
 	// current is the request that the connection's goroutine works on; nil after it
 	// was handed over to whoever writes the answer's body.
 	current any
@@ -70,6 +72,18 @@ type Conn struct {
 	readBy  time.Time // until when a read may take; zero for any time
 	expired bool      // a read would fail
 	waiting Waiting   // aborted when the client leaves
+}
+
+// Peer is the address that the connection comes from; zero if that is none of TCP's.
+func (c *Conn) Peer() netip.AddrPort { return c.peer }
+
+func addressOf(conn net.Conn) netip.AddrPort {
+	peer, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	at := peer.AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // Read is the server's way to hear the client. A head that cannot become one is not waited for.

@@ -112,7 +112,7 @@ func (s *Conns) Accept() (net.Conn, error) {
 	}
 	// A client may take nothing for timeouts.client.write; one that has vanished is not waited for longer.
 	pool.NoticeSilence(conn, max(s.writeTimeout(), pool.Silence))
-	c := &Conn{Conn: conn, all: s}
+	c := &Conn{Conn: conn, all: s, peer: addressOf(conn)}
 	s.mu.Lock()
 	s.set[c] = struct{}{}
 	s.mu.Unlock()

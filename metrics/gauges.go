@@ -121,6 +121,7 @@ type UpstreamState struct {
 type TargetState struct {
 	Model, Name string
 	Breaker     int // 0 closed, 1 half open, 2 open
+	InFlight    int64
 	// CredentialRefused: it refused the gateway's credential, and has accepted none since.
 	CredentialRefused bool
 	Drained           bool // by an operator, or its upstream is
@@ -129,7 +130,13 @@ type TargetState struct {
 // Upstreams exports what read returns at each scrape. It returns an upstream or a target from its
 // first attempt on, and not only while it differs from an idle one: an alert that looks back over
 // minutes must see that a breaker closed.
-func (m *Metrics) Upstreams(read func() []UpstreamState) { m.Registry.MustRegister(upstreams(read)) }
+func (m *Metrics) Upstreams(read func() []UpstreamState) {
+	m.upstreams = read
+	m.Registry.MustRegister(upstreams(read))
+}
+
+// UpstreamStates is what Upstreams was given, read now.
+func (m *Metrics) UpstreamStates() []UpstreamState { return m.upstreams() }
 
 type upstreams func() []UpstreamState
 

@@ -15,7 +15,8 @@ import (
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	inUse atomic.Pointer[Series]
+	inUse     atomic.Pointer[Series]
+	upstreams func() []UpstreamState
 
 	requests  *family[prometheus.Counter]
 	duration  *family[prometheus.Observer]

@@ -31,6 +31,8 @@ type Exchange struct {
 	Response fasthttp.ResponseHeader
 	// Fresh has Send open a connection of its own, in place of one from the pool.
 	Fresh bool
+	// Connected is what a new connection took, TLS included; 0 for one that was there.
+	Connected time.Duration
 
 	upstream *Upstream
 	link     link
@@ -90,6 +92,7 @@ func (x *Exchange) Send(t *Target, deadline time.Time) error {
 	u := t.Upstream
 	x.maxHead = t.maxHead
 	x.upstream, x.open, x.whole, x.cut, x.chunked, x.left = u, true, false, false, false, 0
+	x.Connected = 0
 	u.inFlight.Add(1)
 	u.requests.Add(1)
 	u.budget.sent.add(u.clock(), tallyOne)
@@ -124,6 +127,9 @@ func (x *Exchange) connect(t *Target, deadline time.Time) error {
 		return failed(ConnectTimeout, errors.New("no time left to connect"))
 	}
 	l, err := x.upstream.acquire(x.Fresh, now, timeout)
+	if err != nil || !l.reused() {
+		x.Connected += time.Since(now)
+	}
 	if err != nil {
 		return connectError(err)
 	}

@@ -22,7 +22,7 @@ func (u *Upstream) gauges() metrics.UpstreamState {
 	defer u.mu.Unlock()
 	for key, h := range u.targets {
 		if h.asked.Load() {
-			s.Targets = append(s.Targets, metrics.TargetState{Model: key.model, Name: key.name, Breaker: int(h.breaker.state(now)),
+			s.Targets = append(s.Targets, metrics.TargetState{Model: key.model, Name: key.name, Breaker: int(h.breaker.state(now)), InFlight: h.inFlight.Load(),
 				CredentialRefused: h.credential.state(now) != Closed, Drained: u.drained.Load() || h.drained.Load()})
 		}
 	}

@@ -105,6 +105,9 @@ type Target struct {
 	QueryNames []string
 }
 
+// TargetName is the upstream's name for the model.
+func (t *Target) TargetName() string { return t.name }
+
 // Replaces reports whether t has a header of its own called name. Case makes no difference, nor does an
 // underscore for a dash, which many servers make one name of.
 func (t *Target) Replaces(name []byte) bool {

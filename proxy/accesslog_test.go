@@ -1,14 +1,12 @@
 package proxy
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +18,7 @@ import (
 // lines are the access log's so far, once all of it has been written.
 func (g *gateway) lines() (list []map[string]any) {
 	g.t.Helper()
-	time.Sleep(2 * writeLines)
+	time.Sleep(time.Second) // the access log has written by then
 	synctest.Wait()
 	for line := range strings.Lines(g.log.String()) {
 		var m map[string]any
@@ -114,76 +112,6 @@ func TestAccessLogIsSampled(t *testing.T) {
 	})
 }
 
-type stuck struct{ release chan struct{} }
-
-func (s stuck) Write(b []byte) (int, error) { <-s.release; return len(b), nil }
-
-// TestAccessLogNeverBlocks: where nobody takes its lines, they are dropped and counted, and not kept.
-func TestAccessLogNeverBlocks(t *testing.T) {
-	release := make(chan struct{})
-	var dropped atomic.Int64
-	l := newAccessLog(stuck{release}, func(n int) { dropped.Add(int64(n)) })
-	l.start()
-	line := []byte(strings.Repeat("x", 1023) + "\n")
-	const n = 20_000 // some 20 MB
-	for range n {
-		l.add(line)
-	}
-	kept := 0
-	for i := range l.places {
-		kept += len(l.places[i].lines)
-	}
-	if most := 2 * len(l.places) * placeBytes; kept > most || dropped.Load() < n/2 {
-		t.Errorf("%d bytes are kept, %d lines dropped", kept, dropped.Load())
-	}
-	close(release)
-	l.close()
-}
-
-// half is a reader that leaves in the middle of a write.
-type half struct{}
-
-func (half) Write(b []byte) (int, error) { return len(b) / 2, io.ErrClosedPipe }
-
-// TestAccessLogThatCannotBeWritten counts the lines that did not get out whole.
-func TestAccessLogThatCannotBeWritten(t *testing.T) {
-	var dropped atomic.Int64
-	l := newAccessLog(half{}, func(n int) { dropped.Add(int64(n)) })
-	l.write([]byte("first\nsecond\nthird\nfourth\n"))
-	l.write(bytes.Repeat([]byte("x\n"), 4096)) // in two pieces
-	l.close()
-	if got := dropped.Load(); got != 2+2048 {
-		t.Errorf("%d lines were counted as dropped, want %d", got, 2+2048)
-	}
-}
-
-// TestAccessLogEndsInAnyOrder: what was added before its end is written, what comes after is counted as
-// dropped, and a configuration that asks for it late starts nothing.
-func TestAccessLogEndsInAnyOrder(t *testing.T) {
-	for range 100 {
-		var out upstreamtest.Buffer
-		var dropped atomic.Int64
-		l := newAccessLog(&out, func(n int) { dropped.Add(int64(n)) })
-		const each = 10
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				for range each {
-					l.add([]byte("a line\n"))
-				}
-			})
-			wg.Go(l.start)
-		}
-		wg.Go(l.close)
-		wg.Wait()
-		l.close()
-		l.start()
-		if written := strings.Count(out.String(), "\n"); l.started && written+int(dropped.Load()) != 4*each {
-			t.Fatalf("%d lines are written, and %d dropped, of %d", written, dropped.Load(), 4*each)
-		}
-	}
-}
-
 // TestMetricsOfARequest: what the access log says, added up.
 func TestMetricsOfARequest(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
@@ -224,6 +152,22 @@ func TestMetricsOfARequest(t *testing.T) {
 	})
 }
 
+// keptEach is how many of the last errors there are of each kind.
+const keptEach = 10
+
+// lastErrors are those, as JSON.
+func (g *gateway) lastErrors() (lines []json.RawMessage) {
+	g.t.Helper()
+	for _, e := range g.p.recorder.LastErrors() {
+		line, err := json.Marshal(e)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
 // TestLastErrors: the newest of each kind, with why; a flood of one kind leaves the others alone.
 func TestLastErrors(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
@@ -238,15 +182,15 @@ func TestLastErrors(t *testing.T) {
 		g.post("/v1/chat/completions", plainM)
 		g.wantNothingLeft()
 		var got []string
-		for _, line := range g.p.LastErrors() {
+		for _, line := range g.lastErrors() {
 			var e struct{ Error, Trail, Message, Cause string }
 			if err := json.Unmarshal(line, &e); err != nil {
 				t.Fatal(err)
 			}
 			got = append(got, strings.Join([]string{e.Error, e.Trail, e.Message, e.Cause}, "|"))
 		}
-		if len(got) != keptErrors+2 || !strings.HasPrefix(got[0], "upstream_failed|m@a;") || strings.HasSuffix(got[0], "|") ||
-			!strings.HasPrefix(got[1], "caller_unknown_model||") || !strings.Contains(got[1], `"a\x01\"b"`) || got[keptErrors+1] != "caller_rejected|m@a;404;0||" {
+		if len(got) != keptEach+2 || !strings.HasPrefix(got[0], "upstream_failed|m@a;") || strings.HasSuffix(got[0], "|") ||
+			!strings.HasPrefix(got[1], "caller_unknown_model||") || !strings.Contains(got[1], `"a\x01\"b"`) || got[keptEach+1] != "caller_rejected|m@a;404;0||" {
 			t.Errorf("%d: %q", len(got), got)
 		}
 	})

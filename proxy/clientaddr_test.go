@@ -11,7 +11,7 @@ import (
 // lastLine is the newest of the last errors.
 func (g *gateway) lastLine() (line map[string]any) {
 	g.t.Helper()
-	list := g.p.LastErrors()
+	list := g.lastErrors()
 	if len(list) == 0 {
 		g.t.Fatal("there is no error")
 	}

@@ -144,7 +144,9 @@ func (r *request) drop() {
 }
 
 func (r *request) attempt(a *attempt) verdict {
-	if err := r.send(a.target, a.began); err != nil {
+	err := r.send(a.target, a.began)
+	a.connect = r.exchange.Connected
+	if err != nil {
 		return r.lost(a, err)
 	}
 	a.status = r.exchange.Response.StatusCode()

@@ -83,7 +83,7 @@ func TestErrorsAreJSON(t *testing.T) {
 			t.Errorf("log: %q", line)
 		}
 	}
-	g.p.LastErrors() // which panics if one is not JSON
+	g.lastErrors() // which panics if one is not JSON
 }
 
 // TestStreamOptionsStayJSON: those that the gateway adds to.

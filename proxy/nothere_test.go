@@ -88,7 +88,7 @@ func TestFirstLooks(t *testing.T) {
 	if log := g.log.String(); strings.Contains(log, `"status":200`) {
 		t.Error(log)
 	}
-	if n := len(g.p.LastErrors()); n != 1 {
+	if n := len(g.lastErrors()); n != 1 {
 		t.Errorf("%d errors", n)
 	}
 }

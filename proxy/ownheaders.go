@@ -1,13 +1,11 @@
 package proxy
 
 import (
-	"bytes"
 	"strconv"
 	"strings"
 	"time"
 
 	"sluice/keys"
-	"sluice/pool"
 )
 
 // The names of what the gateway adds to an answer, in the spelling that fasthttp writes.
@@ -90,36 +88,14 @@ func appendDuration(dst []byte, d time.Duration) []byte {
 	return append(dst, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 's')
 }
 
-// maxTrail bounds the trail's header.
-const maxTrail = 2 << 10
-
 // trail writes the attempts as model@upstream;status-or-cause;milliseconds, the oldest
 // left out where they do not fit.
 func (r *request) trail() []byte {
 	b := r.scratch[:0]
 	for i := range r.attempts {
-		b = r.attempts[i].appendTrail(b)
-		for len(b) > maxTrail {
-			b = b[:copy(b, b[bytes.IndexByte(b, ',')+1:])]
-		}
+		a := r.attempts[i].told(r.began)
+		b = a.AppendTrail(b)
 	}
 	r.scratch = b
 	return b
-}
-
-func (a *attempt) appendTrail(b []byte) []byte {
-	if len(b) > 0 {
-		b = append(b, ',')
-	}
-	b = append(b, a.target.Model...)
-	b = append(b, '@')
-	b = append(b, a.target.Upstream.Name...)
-	b = append(b, ';')
-	if a.status != 0 && (!a.failed || a.cause == pool.StatusRefused || a.cause == pool.CredentialRefused || a.cause == pool.Redirected) {
-		b = strconv.AppendInt(b, int64(a.status), 10)
-	} else {
-		b = append(b, a.cause.String()...)
-	}
-	b = append(b, ';')
-	return strconv.AppendInt(b, a.took.Milliseconds(), 10)
 }

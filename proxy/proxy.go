@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +30,7 @@ import (
 	"sluice/limiter"
 	"sluice/metrics"
 	"sluice/pool"
+	"sluice/record"
 )
 
 // Proxy serves the data port.
@@ -45,11 +48,11 @@ type Proxy struct {
 	draining atomic.Bool
 	lastIdle atomic.Int64 // how long a connection may be idle while draining; without bound before
 	refused  [kinds]interface{ Inc() }
-	faults   map[string]*faultKind // by errorKind
+	faults   map[string]interface{ Inc() } // by errorKind
 
-	access *accessLog // started by the first configuration that asks for it
-	server *fasthttp.Server
-	conns  *client.Conns
+	recorder *record.Recorder // its access log is started by the first configuration that asks for it
+	server   *fasthttp.Server
+	conns    *client.Conns
 
 	cutPause time.Duration // cutPause; a test may have another
 
@@ -92,15 +95,17 @@ func New(parts Parts) *Proxy {
 	fasthttp.SetBodySizePoolLimit(2*freeMemory, 2*freeMemory)
 	m := parts.Metrics
 	p := &Proxy{keys: parts.Keys, pool: parts.Pool, metrics: m, log: parts.Log, clock: parts.Clock, machine: parts.Memory, cutPause: cutPause,
-		access: newAccessLog(parts.Access, func(lines int) { m.AccessLinesDropped.Add(float64(lines)) }), faults: map[string]*faultKind{}}
+		faults: map[string]interface{ Inc() }{}}
 	p.lastIdle.Store(math.MaxInt64)
 	for k := range p.refused {
 		p.refused[k] = m.Refused(kindTable[k].code)
-		p.faults[kindTable[k].fault] = &faultKind{count: m.Error(kindTable[k].fault)}
+		p.faults[kindTable[k].fault] = m.Error(kindTable[k].fault)
 	}
 	for _, kind := range [...]string{faultLeft, faultRejected, faultStatus} {
-		p.faults[kind] = &faultKind{count: m.Error(kind)}
+		p.faults[kind] = m.Error(kind)
 	}
+	p.recorder = record.New(record.Parts{Access: parts.Access, Clock: parts.Clock, Kinds: slices.Collect(maps.Keys(p.faults)),
+		Dropped: func(lines int) { m.AccessLinesDropped.Add(float64(lines)) }})
 	m.Gauge(metrics.Memory, metrics.MemoryHelp, func() float64 { return float64(p.memory.InFlight()) })
 	m.Gauge(metrics.MemoryLimit, metrics.MemoryLimitHelp, func() float64 { return float64(p.memory.Limit()) })
 	m.Gauge(metrics.InFlight, metrics.InFlightHelp, func() float64 { return float64(p.gate.InFlight()) })
@@ -115,7 +120,7 @@ func (p *Proxy) Apply(cfg *config.Config) error {
 	p.keys.HoldStrictly(cfg.Keys.WithoutStore == config.Strict)
 	p.memory.SetLimit(cmp.Or(int64(cfg.Limits.Memory), p.machine))
 	if cfg.AccessLog > 0 {
-		p.access.start()
+		p.recorder.Start()
 	}
 	p.snapshot.Store(s)
 	p.pool.Adopt(s.set)
@@ -124,6 +129,12 @@ func (p *Proxy) Apply(cfg *config.Config) error {
 
 // Set is the upstreams and models in effect.
 func (p *Proxy) Set() *pool.Set { return p.snapshot.Load().set }
+
+// Recorder has what was told of the requests that are over.
+func (p *Proxy) Recorder() *record.Recorder { return p.recorder }
+
+// InFlight is how many requests and streams are in flight.
+func (p *Proxy) InFlight() int64 { return p.gate.InFlight() }
 
 // Ready reports whether the proxy takes traffic: it is not draining.
 func (p *Proxy) Ready() bool { return !p.draining.Load() }
@@ -191,7 +202,7 @@ func (p *Proxy) Shutdown(ctx context.Context, idle time.Duration) {
 	if err := p.server.ShutdownWithContext(hard); err != nil {
 		p.log.Warn("connections are left open at the end", "error", err)
 	}
-	p.access.close()
+	p.recorder.Close()
 }
 
 // expect decides about a client that asks before it sends its body: one that would be

@@ -13,6 +13,7 @@ import (
 	"sluice/limiter"
 	"sluice/metrics"
 	"sluice/pool"
+	"sluice/record"
 )
 
 // request is all that is known of one request. The connection's goroutine owns it until
@@ -69,6 +70,8 @@ type request struct {
 	headAfter         time.Duration // since it began
 	waited            time.Duration // for the client's body, between attempts, and for a turn
 
+	told     record.Request
+	steps    []record.Attempt
 	line     []byte // of the access log
 	answer   []byte // the shared buffer that the answer is in; nil while it fits into the connection's own
 	scratch  []byte
@@ -98,6 +101,7 @@ type attempt struct {
 
 	entered    bool // has its place at the target
 	place      pool.Place
+	connect    time.Duration // what a new connection took; 0 without one
 	retryAfter time.Duration
 }
 
@@ -135,6 +139,7 @@ func (r *request) releaseStruct() {
 		hops:       r.hops,
 		body:       r.body[:0],
 		upstream:   r.upstream[:0],
+		steps:      r.steps[:0],
 		line:       r.line[:0],
 		scratch:    reuse(r.scratch),
 		upstreamID: r.upstreamID[:0],
@@ -244,7 +249,7 @@ func (r *request) tell() {
 	}
 	kind := r.errorKind()
 	if kind != "" {
-		r.proxy.faults[kind].count.Inc()
+		r.proxy.faults[kind].Inc()
 	}
 	if r.failure != nil && r.failure.cause != nil {
 		r.proxy.log.Warn("request failed", "request_id", string(r.id), "code", kindTable[r.failure.kind].code,

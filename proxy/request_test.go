@@ -15,6 +15,7 @@ import (
 
 	"sluice/internal/upstreamtest"
 	"sluice/keys"
+	"sluice/record"
 )
 
 func TestPlainRequest(t *testing.T) {
@@ -570,7 +571,7 @@ func TestUpstreamFailures(t *testing.T) {
 			if trail := a.header.Get("X-Sluice-Trail"); !strings.HasPrefix(trail, "m@up;"+test.trail+";") {
 				t.Errorf("trail %q, want %s", trail, test.trail)
 			}
-			kept := fmt.Sprintf("%s", g.p.LastErrors())
+			kept := fmt.Sprintf("%s", g.lastErrors())
 			if strings.Contains(a.body, "127.0.0.1") || strings.Contains(a.body+g.log.String()+kept, "secret-words") {
 				t.Errorf("shown: %s\n%s\n%s", a.body, g.log, kept)
 			}
@@ -857,7 +858,7 @@ func TestTrailIsBounded(t *testing.T) {
 		r.attempts = append(r.attempts, attempt{target: &long, status: 200})
 	}
 	r.attempts = append(r.attempts, attempt{target: target, status: 200})
-	if trail := string(r.trail()); len(trail) > maxTrail || !strings.HasSuffix(trail, ",m@up;200;0") || trail[0] != 'x' {
+	if trail := string(r.trail()); len(trail) > record.MaxTrail || !strings.HasSuffix(trail, ",m@up;200;0") || trail[0] != 'x' {
 		t.Errorf("%d bytes: %s", len(trail), trail)
 	}
 }

@@ -160,7 +160,7 @@ func TestErrorWithinAStream(t *testing.T) {
 					}
 				}
 				g.wantNothingLeft()
-				if errors := fmt.Sprintf("%s", g.p.LastErrors()); !strings.Contains(errors, `"error":"upstream_stream_broken"`) {
+				if errors := fmt.Sprintf("%s", g.lastErrors()); !strings.Contains(errors, `"error":"upstream_stream_broken"`) {
 					t.Errorf("%s", errors)
 				}
 				if state := g.p.Set().Models["m"].Targets[0].Status().Breaker; (state != "closed") != test.open {

@@ -50,7 +50,7 @@ func TestUpstreamRequestID(t *testing.T) {
 				if logged != test.want {
 					t.Errorf("the access log has %q", logged)
 				}
-				for _, line := range g.p.LastErrors() {
+				for _, line := range g.lastErrors() {
 					var e struct {
 						ID string `json:"upstream_request_id"`
 					}
