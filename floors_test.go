@@ -17,13 +17,14 @@ var floors = map[string]struct {
 	may []string
 	why string
 }{
-	"sluice":                       {[]string{"admin", "cli", "config", "keys", "keys/shared", "metrics", "mock", "pool", "proxy"}, "main wires everything; the provider answers in its demo"},
-	"sluice/admin":                 {[]string{"config", "keys", "metrics", "pool", "proxy", "record"}, "shows and changes what the others hold; nothing depends on being administered"},
+	"sluice":                       {[]string{"admin", "cli", "config", "history", "keys", "keys/shared", "metrics", "mock", "pool", "proxy"}, "main wires everything; the provider answers in its demo"},
+	"sluice/admin":                 {[]string{"config", "history", "keys", "metrics", "pool", "proxy", "record"}, "shows and changes what the others hold; nothing depends on being administered"},
 	"sluice/bench/scale":           {nil, "arithmetic about the rules of keys; imports nothing"},
 	"sluice/cli":                   {[]string{"config", "mock"}, "a client of the admin port, as curl is; reads and writes the file, and its command mock is the provider"},
 	"sluice/deploy/manual":         {[]string{"cli"}, "writes down what the commands say of themselves; a module of its own, for the writer of man pages"},
 	"sluice/proxy":                 {[]string{"client", "config", "jsontext", "keys", "limiter", "metrics", "pool", "record", "sse"}, "a request goes through all of these; none of them knows of requests"},
 	"sluice/record":                {[]string{"jsontext"}, "is told of requests in plain values; knows nobody who tells or asks"},
+	"sluice/history":               {[]string{"metrics", "record"}, "adds up what is recorded, over time; reads gauges"},
 	"sluice/client":                {[]string{"limiter", "pool"}, "the client's side of the wire; knows whom it would abort only as an interface"},
 	"sluice/pool":                  {[]string{"config", "limiter", "metrics"}, "knows upstreams, and what bounds them; not who asks for them or why"},
 	"sluice/keys":                  {[]string{"limiter"}, "a key carries its meters; it knows neither HTTP nor models, nor who counts with it"},

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/history"
 	"sluice/keys"
 	"sluice/keys/shared"
 	"sluice/metrics"
@@ -79,10 +81,16 @@ func serve(ctx context.Context, run service) error {
 	defer upstreams.Close()
 	gateway := proxy.New(proxy.Parts{Keys: store, Pool: upstreams, Metrics: m, Log: log, Clock: clock,
 		Memory: boundMemory(log) * 7 / 10, Access: run.stderr})
-	live, err := config.NewLive(run.path, cfg, run.digest, log, gateway.Apply, func(s config.Status) { m.Reloaded(s.Error == "", s.Generation, s.LoadedAt) })
+	book := history.New(history.Parts{Ring: gateway.Recorder().Ring, InFlight: gateway.InFlight, States: m.UpstreamStates, Log: log, Path: besideKeys(at)})
+	live, err := config.NewLive(run.path, cfg, run.digest, log, gateway.Apply, func(s config.Status) {
+		m.Reloaded(s.Error == "", s.Generation, s.LoadedAt)
+		markReload(book, s)
+	})
 	if err != nil {
 		return err
 	}
+	stopBook := book.Start()
+	defer stopBook()
 	m.Loaded(true, 1, live.Status().LoadedAt)
 	m.Certificates(func() map[string]time.Time { return certificateEnds(live.Status().Config) })
 	m.Build(version())
@@ -93,8 +101,9 @@ func serve(ctx context.Context, run service) error {
 		})
 	}
 
-	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Pool: upstreams, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr()})
-	p := &running{live: live, log: log, signals: run.signals, fixed: run.fixed, sockets: open, store: store,
+	operator := admin.New(admin.Parts{Live: live, Keys: store, Proxy: gateway, Pool: upstreams, Metrics: m, Log: log, Clock: clock, Data: open.data.Addr(),
+		Series: book, Version: version()})
+	p := &running{live: live, log: log, signals: run.signals, fixed: run.fixed, sockets: open, store: store, book: book,
 		dataEnd: gateway.Start(secured(open.data, live, dataTLS)), adminEnd: operator.Start(secured(open.admin, live, adminTLS))}
 	if tcp, ok := open.data.Addr().(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		log.Info("the data port is on all interfaces; give listen an address, such as 127.0.0.1:8080, to have it on one", "listen", cfg.Listen)
@@ -126,8 +135,30 @@ func serve(ctx context.Context, run service) error {
 		gateway.Shutdown(end, idleAtEnd)
 		operator.Shutdown(end)
 	}
+	if !replaced { // else the file is the other process's
+		stopBook()
+		book.Save()
+	}
 	log.Info("sluice has ended")
 	return err
+}
+
+// besideKeys is the file of the series: beside the key store's. A shared store has none.
+func besideKeys(at config.Location) string {
+	if at.Shared() {
+		return ""
+	}
+	return string(at) + ".series"
+}
+
+// markReload has the series show a reload at its time.
+func markReload(book *history.Book, s config.Status) {
+	if s.Error != "" {
+		first, _, _ := strings.Cut(s.Error, "\n")
+		book.Mark("reload_failed", "the configuration was not reloaded: "+first)
+		return
+	}
+	book.Mark("reload", fmt.Sprintf("configuration %d took effect", s.Generation))
 }
 
 // countedLog passes the lines of the log on and counts those that could not be written.
@@ -159,6 +190,7 @@ type running struct {
 	fixed             error // see service
 	sockets           *sockets
 	store             *keys.Store
+	book              *history.Book
 	dataEnd, adminEnd <-chan error
 }
 
@@ -195,6 +227,7 @@ func (p *running) attend(ctx context.Context) (replaced bool, err error) {
 				continue
 			}
 			p.log.Info("another process is started to take over")
+			p.book.Save() // the other goes on with it
 			if err := replace(ctx, p.sockets, p.store); err == nil {
 				return true, nil
 			} else {

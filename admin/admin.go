@@ -17,12 +17,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sluice/config"
+	"sluice/history"
 	"sluice/keys"
 	"sluice/metrics"
 	"sluice/pool"
@@ -43,6 +45,13 @@ type Admin struct {
 	conns  atomic.Int64
 	logins *logins
 	codes  *signInCodes
+
+	series   *history.Book
+	version  string
+	follows  limited // who follows the requests
+	played   limited // requests of the playground
+	stop     chan struct{}
+	stopping sync.Once
 }
 
 // Parts are what an Admin shows and changes.
@@ -55,13 +64,16 @@ type Parts struct {
 	Log     *slog.Logger
 	Clock   func() time.Duration // the keys'
 	Data    net.Addr             // of the data port
+	Series  *history.Book
+	Version string
 }
 
 // New makes an Admin; Start serves it.
 func New(parts Parts) *Admin {
 	log := parts.Log
 	a := &Admin{live: parts.Live, keys: parts.Keys, proxy: parts.Proxy, pool: parts.Pool, log: log, clock: parts.Clock, data: parts.Data,
-		logins: newLogins(log, parts.Metrics.AdminLoginFailures), codes: newSignInCodes()}
+		logins: newLogins(log, parts.Metrics.AdminLoginFailures), codes: newSignInCodes(), series: parts.Series, version: parts.Version,
+		follows: limited{most: 16}, played: limited{most: 4}, stop: make(chan struct{})}
 	metricsHandler := promhttp.HandlerFor(parts.Metrics.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
 	a.server = &http.Server{
 		Handler:           a.handler(metricsHandler),
@@ -100,6 +112,7 @@ const lastRequests = time.Second
 // Shutdown stops taking connections and waits for requests under way until ctx ends, then cuts
 // them.
 func (a *Admin) Shutdown(ctx context.Context) {
+	a.stopping.Do(func() { close(a.stop) }) // what would go on by itself
 	// The server's own Shutdown drops a request that it is just reading. So it comes last.
 	a.ln.Close()
 	a.server.SetKeepAlivesEnabled(false)
@@ -144,10 +157,17 @@ func (a *Admin) handler(metricsHandler http.Handler) http.Handler {
 	route("/api/import", map[string]http.HandlerFunc{"POST": a.importKeys})
 	get("/api/models", a.listModels)
 	get("/api/upstreams", a.listUpstreams)
+	get("/api/status", a.showStatus)
+	get("/api/series", a.showSeries)
+	get("/api/requests", a.listRequests)
+	get("/api/requests/stream", a.followRequests)
+	get("/api/requests/{id}", a.showRequest)
 	route("/api/upstreams/{name}/drain", map[string]http.HandlerFunc{"POST": a.drain(true)})
 	route("/api/upstreams/{name}/undrain", map[string]http.HandlerFunc{"POST": a.drain(false)})
 	get("/api/errors", a.listErrors)
+	route("/api/playground", map[string]http.HandlerFunc{"POST": a.play})
 	get("/api/config", a.showConfig)
+	get("/api/config/diff", a.showConfigDiff)
 	route("/api/reload", map[string]http.HandlerFunc{"POST": a.reload})
 	route("/api/sign-in/codes", map[string]http.HandlerFunc{"POST": a.createSignInCode})
 	route("/api/sign-in", map[string]http.HandlerFunc{"POST": a.signIn})
@@ -262,6 +282,8 @@ func writeError(w http.ResponseWriter, status int, code, param, message string) 
 		typ = "authentication_error"
 	case status == 429:
 		typ = "rate_limit_error"
+	case status == 502:
+		typ = "upstream_error"
 	case status == 503:
 		typ = "overloaded_error"
 	case status == 500:

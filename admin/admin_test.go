@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/config"
+	"sluice/history"
 	"sluice/keys"
 	"sluice/metrics"
 	"sluice/pool"
@@ -65,7 +66,8 @@ func start(t *testing.T) *port {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.a = New(Parts{Live: live, Keys: p.keys, Proxy: gateway, Pool: upstreams, Metrics: m, Log: log, Clock: clock, Data: &net.TCPAddr{Port: 8080}})
+	p.a = New(Parts{Live: live, Keys: p.keys, Proxy: gateway, Pool: upstreams, Metrics: m, Log: log, Clock: clock, Data: &net.TCPAddr{Port: 8080},
+		Series: history.New(history.Parts{Ring: gateway.Recorder().Ring, InFlight: gateway.InFlight, States: m.UpstreamStates, Log: log}), Version: "test"})
 	t.Cleanup(func() {
 		upstreams.Close()
 		p.keys.Close()

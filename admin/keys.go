@@ -34,21 +34,25 @@ func (a *Admin) view(k *keys.Key) keyView {
 }
 
 func (a *Admin) listKeys(w http.ResponseWriter, r *http.Request) {
-	limit := defaultPage
-	if text := r.URL.Query().Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxPage {
-			writeError(w, 400, "invalid_request", "limit", "limit must be from 1 to "+strconv.Itoa(maxPage))
-			return
-		}
-		limit = n
+	q := r.URL.Query()
+	limit, err := wholeParam(q, "limit", 1, maxPage, defaultPage)
+	if err == nil && q.Has("after") && (q.Has("q") || q.Has("sort") || q.Has("offset") || q.Has("state")) {
+		err = badParam("after", "goes with the order of creation alone; with q, sort, state or offset use offset")
 	}
-	list, more := a.keys.List(limit, r.URL.Query().Get("after"))
+	if err != nil {
+		refuseParam(w, err)
+		return
+	}
+	if q.Has("q") || q.Has("sort") || q.Has("offset") || q.Has("state") {
+		a.searchKeys(w, r, limit)
+		return
+	}
+	list, more := a.keys.List(limit, q.Get("after"))
 	data := make([]keyView, len(list))
 	for i, k := range list {
 		data[i] = a.view(k)
 	}
-	writeJSON(w, 200, map[string]any{"object": "list", "data": data, "has_more": more})
+	writeJSON(w, 200, map[string]any{"object": "list", "data": data, "has_more": more, "total": a.keys.Count()})
 }
 
 func (a *Admin) createKey(w http.ResponseWriter, r *http.Request) {
@@ -216,6 +220,7 @@ func change(s *keys.Spec, body []byte) error {
 	var limits json.RawMessage
 	has, err := decode("", body, map[string]field{
 		"name":       {into: &given.Name, want: "a string"},
+		"note":       {into: &given.Note, want: "a string"},
 		"expires_at": {into: &given.ExpiresAt, want: `a time such as "2027-01-31T00:00:00Z", or null`, null: true},
 		"disabled":   {into: &given.Disabled, want: "true or false"},
 		"models":     {into: &given.Models, want: "a list of model names"},
@@ -226,6 +231,9 @@ func change(s *keys.Spec, body []byte) error {
 	}
 	if has["name"] {
 		s.Name = given.Name
+	}
+	if has["note"] {
+		s.Note = given.Note
 	}
 	if has["expires_at"] {
 		s.ExpiresAt = given.ExpiresAt

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Spec is what is known of a key. It is never changed, only replaced.
@@ -16,6 +17,7 @@ type Spec struct {
 	ID        string     `json:"id"`
 	Prefix    string     `json:"prefix"`
 	Name      string     `json:"name"`
+	Note      string     `json:"note,omitempty"` // for those who look after it
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at"`
 	Disabled  bool       `json:"disabled"`
@@ -78,6 +80,7 @@ func badField(field, format string, args ...any) error {
 
 const (
 	maxName   = 200
+	maxNote   = 200 // characters
 	maxModels = 1000
 )
 
@@ -88,6 +91,8 @@ func (s *Spec) check() error {
 		return badField("name", "is needed: what or whom the key is for")
 	case len(s.Name) > maxName:
 		return badField("name", "must have at most %d bytes, not %d", maxName, len(s.Name))
+	case utf8.RuneCountInString(s.Note) > maxNote:
+		return badField("note", "must have at most %d characters, not %d", maxNote, utf8.RuneCountInString(s.Note))
 	case s.Models != nil && len(s.Models) == 0:
 		return badField("models", `must name a model; ["*"] allows all`)
 	case len(s.Models) > maxModels:

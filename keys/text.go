@@ -15,6 +15,11 @@ func (s *Spec) checkText(old *Spec) error {
 			return &FieldError{"name", fmt.Sprintf("must be text without control or invisible characters; it has %U", r)}
 		}
 	}
+	if old == nil || s.Note != old.Note {
+		if r, bad := deceptive(s.Note); bad {
+			return &FieldError{"note", fmt.Sprintf("must be text without control or invisible characters; it has %U", r)}
+		}
+	}
 	for _, model := range s.Models {
 		if old != nil && slices.Contains(old.Models, model) {
 			continue
