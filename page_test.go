@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -197,6 +198,9 @@ func TestAdminPage(t *testing.T) {
 
 	b.view("keys")
 	b.says("#keys-table", "There is no key yet.")
+	b.view("overview")
+	b.says("#first", "Make a key")
+	b.view("keys")
 	b.click("#key-new")
 	b.typed("#key-name", `<b>search</b> "team"`)
 	b.typed("#key-requests", "many")
@@ -219,14 +223,23 @@ func TestAdminPage(t *testing.T) {
 	b.says("#keys-table", "3 of 3 in 3600s")
 	b.says("#keys-table", `<b>search</b> "team"`)
 	b.view("overview")
-	b.says("#chart-requests", "demo at up")
+	b.says("#chart-requests .legend", "demo")
 	b.until(`document.querySelector("#tile-requests dd").innerText !== "0/s"`)
-	b.until(`document.querySelector("#chart-requests .plot").getAttribute("aria-label").includes("demo at up")`)
+	b.until(`document.querySelector("#chart-requests .plot").getAttribute("aria-label").includes("demo")`)
 	b.until(`/ms|µs/.test(document.querySelector("#chart-first-byte .legend").innerText)`)
-	b.until(`document.querySelectorAll(".plot canvas").length === 6`)
+	b.until(`document.querySelectorAll("#overview .plot canvas").length === 6`)
 	b.says("#chart-errors", "policy_limit")
+	b.says("#marks", "sluice started")
+	b.until(`document.querySelector("#tile-refused").title !== "" && document.querySelector("#tile-error-rate").className === "good"`)
+	b.click(`#chart-first-byte .legend button[data-name="p50"]`)
+	b.until(`document.querySelector('#chart-first-byte [data-name="p50"]').getAttribute("aria-pressed") === "true"`)
+	b.click(`#ranges [data-range="7d"]`)
+	b.until(`document.querySelector("#chart-requests .plot").getAttribute("aria-label").includes("last 7 days. Now: demo")`)
 	b.view("errors")
 	b.says("#errors-table", "policy_limit")
+	b.says("#errors-table", `<b>search</b> "team"`)
+	b.says("#groups-table", "limits.requests")
+	b.requests(secret)
 
 	b.view("keys")
 	b.click(`[data-action="edit"]`)
@@ -248,7 +261,10 @@ func TestAdminPage(t *testing.T) {
 	b.until(`!document.querySelector("#secret-dialog").open && document.querySelector("#secret").value === ""`)
 	post(secret, 401)
 	post(rotated, 200)
-	b.click(`[data-action="revoke"]`)
+	b.keyPage(id)
+	b.playground(rotated)
+	b.view("keys")
+	b.click(`#keys-table [data-action="revoke"]`)
 	b.says("#confirm-dialog", "cannot be undone")
 	b.click("#confirm-yes")
 	b.says("#keys-table", "There is no key yet.")
@@ -257,19 +273,32 @@ func TestAdminPage(t *testing.T) {
 	b.view("models")
 	b.says("#models-table", "demo-model")
 	b.says("#models-table", "closed")
+	b.typed("#models-search", "nothing like it")
+	b.says("#models-table", "Nothing matches.")
+	b.typed("#models-search", "demo clo")
+	b.says("#models-table", "demo-model")
 	b.says("#upstreams-table", "up")
+	b.typed("#models-search", "demo")
+	b.click(`#upstreams-table [data-drain="drain"]`)
+	b.says("#models-table", "drained")
+	b.says("#upstreams-table", "drained")
+	b.click(`#upstreams-table [data-drain="undrain"]`)
+	b.says("#upstreams-table", "serves")
 
 	b.view("configuration")
 	b.says("#config-text", "[redacted]")
+	b.says("#config-state", "The file says the same.")
 	write(t, n.path, strings.Replace(good, "upstream: up", "upstream: opena", 1))
 	b.says("#config-findings", `config.yaml:6:`)
+	b.says("#config-findings", `no upstream is called "opena"; upstreams are up`)
+	b.view("overview")
+	b.says("#banner", `no upstream is called "opena"`)
+	b.view("configuration")
 	b.click("#reload")
 	b.says("#reload-result", "It was not reloaded")
-	b.says("#config-findings", `no upstream is called "opena"; upstreams are up`)
 	write(t, n.path, good)
-	b.click("#reload")
-	b.until(`document.querySelector("#config-findings").innerText === "" || !!document.querySelector("#reload").click()`)
-	b.says("#config-state", "is in effect")
+	b.until(`document.querySelector("#config-findings").innerText === "" && document.querySelector("#banner").hidden`)
+	b.says("#version", "configuration ")
 
 	// Where a token could be found later.
 	if kept := b.eval(`JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, document.documentElement.outerHTML])`); strings.Contains(kept, adminToken) {
@@ -282,6 +311,67 @@ func TestAdminPage(t *testing.T) {
 	}
 	if len(b.others) > 0 || len(b.wrong) > 0 {
 		t.Errorf("asked elsewhere: %q, complaints: %q", b.others, b.wrong)
+	}
+}
+
+// requests looks at the requests of the key with secret: live, filtered, and one of them.
+func (b *browser) requests(secret string) {
+	b.t.Helper()
+	b.view("requests")
+	b.says("#requests-table", "policy_limit")
+	b.n.call("POST", b.n.data+"/v1/chat/completions", secret, `{"model":"nobody-has-this"}`)
+	b.says("#requests-table", "caller_unknown_model") // by itself
+	b.typed("#requests-status", "nonsense")
+	b.says("#requests-state", "must be a status such as 429")
+	b.typed("#requests-status", "2xx")
+	b.until(`document.querySelectorAll("#requests-table tbody tr").length === 3 && !document.querySelector("#requests-table").innerText.includes("policy_limit")`)
+	b.click(`#requests-table tbody a[href^="#requests/@"]`)
+	b.do("one request", chromedp.WaitVisible(chromedp.CSS("#request-known")))
+	b.says("#request-facts", "demo@up;200;")
+	b.says("#waterfall", "demo-model (demo at up)")
+	b.until(`document.querySelectorAll("#waterfall .water i.first_byte").length === 1`)
+	if curl := b.eval(`document.querySelector("#request-curl").value`); !strings.Contains(curl, `"model":"demo"`) || !strings.Contains(curl, b.n.data+"/v1/chat/completions") || strings.Contains(curl, secret) {
+		b.t.Errorf("the request is repeated with %s", curl)
+	}
+	b.click(`#request [data-copy="request-curl"]`)
+	b.until(`/Copied|keyboard/.test(document.querySelector("#toast").innerText)`)
+	b.view("overview")
+}
+
+// keyPage looks at one key.
+func (b *browser) keyPage(id string) {
+	b.t.Helper()
+	b.click(`#keys-table a[href="#keys/` + id + `"]`)
+	b.says("#one-title", `<b>search</b> "team"`)
+	b.says("#one-facts", "of 10 in 3600s")
+	b.says("#one-errors", "policy_limit")
+	b.says("#one-chart-requests .legend", "requests")
+	b.says("#one-chart-requests .legend", "refused by a limit or policy")
+	b.click(`#one-actions [data-action="edit"]`)
+	b.typed("#key-note", "who looks after it")
+	b.click("#key-save")
+	b.says("#one-facts", "who looks after it")
+}
+
+// playground sends a request from the page.
+func (b *browser) playground(secret string) {
+	b.t.Helper()
+	b.view("playground")
+	b.typed("#play-key", secret)
+	b.until(`document.querySelector("#play-model").value === "demo"`)
+	b.click("#play-send")
+	b.says("#play-state", "200, complete")
+	b.says("#play-trail", "demo@up;200;")
+	b.until(`document.querySelector("#play-answer").innerText.length > 0`)
+	for language, part := range map[string]string{"curl": "curl -N", "python": "from openai import OpenAI", "node": "for await", "go": "http.NewRequest"} {
+		b.click(`[data-language="` + language + `"]`)
+		if code := b.eval(`document.querySelector("#play-code").value`); !strings.Contains(code, part) || !strings.Contains(code, b.n.data) || strings.Contains(code, secret) {
+			b.t.Errorf("%s: %s", language, code)
+		}
+	}
+	b.view("overview")
+	if left := b.eval(`document.querySelector("#play-key").value + document.querySelector("#play-answer").innerText`); left != "" {
+		b.t.Errorf("the playground keeps %q", left)
 	}
 }
 
@@ -299,6 +389,7 @@ func TestSignInByLink(t *testing.T) {
 	first := link()
 	b := browse(t, n)
 	b.do("the link", chromedp.Navigate(first), chromedp.WaitVisible(chromedp.CSS("#overview")))
+	b.says("#first", "No request has ended yet")
 	if at := b.eval(`location.href`); at != n.admin+"/" {
 		t.Errorf("the address is %s", at)
 	}
@@ -322,24 +413,40 @@ func TestAdminPageIsUsable(t *testing.T) {
 		n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"demo"}`)
 	}
 	n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"`+strings.Repeat("nope", 40)+`"}`)
+	_, listed := n.call("GET", n.admin+"/api/keys", adminToken, "")
+	id := regexp.MustCompile(`key_[0-9a-z]+`).FindString(listed)
 	b := signedIn(t, n)
 	b.do("a phone", chromedp.EmulateViewport(360, 740, chromedp.EmulateScale(2), chromedp.EmulateMobile))
-	for _, view := range []string{"overview", "models", "keys", "errors", "configuration"} {
+	for _, view := range []string{"overview", "requests", "errors", "models", "keys", "playground", "configuration"} {
 		for _, scheme := range []string{"light", "dark"} {
 			b.colours(scheme)
 			b.view(view)
 			b.until(`document.querySelector("nav a[aria-current]").hash === "#` + view + `"`)
-			if view != "overview" && view != "configuration" {
+			if view != "overview" && view != "configuration" && view != "playground" {
 				b.until(`document.querySelectorAll("#` + view + ` tbody tr").length > 0`)
 			}
 			if wide := b.eval(`[...document.querySelectorAll("body *")].filter(e => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("pre, .plot, .skip")).map(e => e.outerHTML.slice(0, 100)).join("\n")`); wide != "" {
 				t.Errorf("%s at a phone's width goes over the edge: %s", view, wide)
+			}
+			if n := b.eval(`document.documentElement.scrollWidth - innerWidth`); n != "0" {
+				t.Errorf("%s scrolls sideways by %s pixels", view, n)
 			}
 			if low := b.eval(contrast); low != "" {
 				t.Errorf("%s, %s: too little contrast: %s", view, scheme, low)
 			}
 			b.named(view)
 		}
+	}
+	for _, hash := range []string{"requests/@1", "keys/" + id} {
+		b.eval(`location.hash = "` + hash + `"`)
+		b.until(`document.querySelector("#request-known, #one-known") && [...document.querySelectorAll("#request-known, #one-known")].some(e => e.getClientRects().length)`)
+		if n := b.eval(`document.documentElement.scrollWidth - innerWidth`); n != "0" {
+			t.Errorf("%s scrolls sideways by %s pixels", hash, n)
+		}
+		if low := b.eval(contrast); low != "" {
+			t.Errorf("%s: too little contrast: %s", hash, low)
+		}
+		b.named(hash)
 	}
 	// The first Tab goes past the navigation, if one wants that; a dialog gives the focus back.
 	b.view("keys")
@@ -480,11 +587,17 @@ models:
 	b.picture("page-overview-dark")
 	b.colours("light")
 	b.do("less tall", chromedp.EmulateViewport(1280, 700))
-	for _, view := range []string{"models", "keys", "errors"} {
+	for _, view := range []string{"models", "keys", "errors", "requests"} {
 		b.view(view)
 		time.Sleep(3 * time.Second)
 		b.picture("page-" + view)
 	}
+	_, failed := n.call("GET", n.admin+"/api/requests?model=lab&error=upstream&limit=50", adminToken, "")
+	ref := regexp.MustCompile(`"ref":"(@\d+)"[^}]*"attempts":2`).FindStringSubmatch(failed)
+	b.eval(`location.hash = "requests/` + ref[1] + `"`)
+	b.do("a request", chromedp.WaitVisible(chromedp.CSS("#request-known")))
+	time.Sleep(time.Second)
+	b.picture("page-request")
 	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
 	b.view("keys")
 	time.Sleep(3 * time.Second)

@@ -20,38 +20,84 @@ export class APIError extends Error {
   }
 }
 
-async function send(method, path, body, as = token) {
+async function send(method, path, body, { as = token, signal = AbortSignal.timeout(30000) } = {}) {
   const headers = { Authorization: "Bearer " + as };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
     response = await fetch(path, {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body),
-      cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.timeout(30000),
+      cache: "no-store", credentials: "omit", redirect: "error", signal,
     });
-  } catch {
+  } catch (e) {
+    if (e.name === "AbortError") throw e;
     throw new APIError(0, { message: "The gateway does not answer." });
   }
-  if (response.ok) return response;
+  return response;
+}
+
+async function failed(response) {
   const text = await response.text();
   let error = { message: `The gateway answered ${response.status}.` };
-  try { error = JSON.parse(text).error; } catch { /* not one of its own */ }
+  try { error = JSON.parse(text).error ?? error; } catch { /* not one of its own */ }
+  return new APIError(response.status, error);
+}
+
+async function checked(...args) {
+  const response = await send(...args);
+  if (response.ok) return response;
   if (response.status === 401 && signedIn()) signOut(); // it is not the right one any more
-  throw new APIError(response.status, error);
+  throw await failed(response);
 }
 
 // signIn throws if the token is not the right one.
 export async function signIn(text) {
-  await send("GET", "/api/config", undefined, text);
+  await checked("GET", "/api/status", undefined, { as: text });
   token = text;
 }
 
 // signInByCode throws if the code has been used, or has ended.
 export async function signInByCode(code) {
-  const { token: text } = await (await send("POST", "/api/sign-in", { code }, "")).json();
-  await signIn(text);
+  const response = await send("POST", "/api/sign-in", { code }, { as: "" });
+  if (!response.ok) throw await failed(response);
+  await signIn((await response.json()).token);
 }
 
-export async function call(method, path, body) { return (await send(method, path, body)).json(); }
+export async function call(method, path, body) { return (await checked(method, path, body)).json(); }
 
-export async function metricsText() { return (await send("GET", "/metrics")).text(); }
+export const get = (path, params = {}) => call("GET", path + query(params));
+
+// query writes the parameters that have a value.
+export function query(params) {
+  const text = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== "" && v != null)).toString();
+  return text && "?" + text;
+}
+
+// play sends a request of the playground; whatever its status is, it is the answer.
+export const play = (request, signal) => send("POST", "/api/playground", request, { signal });
+
+// follow calls on(event, data) for each server-sent event until it ends or signal aborts.
+export async function follow(path, signal, on) {
+  const response = await checked("GET", path, undefined, { signal });
+  let text = "";
+  for await (const piece of decoded(response)) {
+    text += piece;
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const lines = block.split("\n");
+      const event = lines.find((l) => l.startsWith("event: "));
+      if (event) on(event.slice(7), JSON.parse(lines.find((l) => l.startsWith("data: ")).slice(6)));
+    }
+  }
+}
+
+// decoded gives a body's text as it comes.
+export async function* decoded(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
+  }
+}

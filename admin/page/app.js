@@ -1,59 +1,59 @@
 // The page: signing in, which view is shown, and keeping it fresh.
 
-import { $, fill, h, text, when } from "./dom.js";
-import { call, metricsText, signIn, signInByCode, signOut, signedIn } from "./api.js";
+import { $, copy, text } from "./dom.js";
+import { signIn, signInByCode, signOut, signedIn } from "./api.js";
+import * as configuration from "./configuration.js";
+import * as errors from "./errors.js";
+import * as gateway from "./gateway.js";
 import * as keys from "./keys.js";
+import * as models from "./models.js";
 import * as overview from "./overview.js";
+import * as playground from "./playground.js";
+import * as requests from "./requests.js";
 
-const views = ["overview", "models", "keys", "errors", "configuration"];
 const linkPrefix = "#sign-in=";
-const current = () => (views.includes(location.hash.slice(1)) ? location.hash.slice(1) : "overview");
 
-function showModels(models, upstreams) {
-  const state = (t) => (t.drained ? "drained" : t.credential ? `credential ${t.credential}` : t.credential_refused ? "credential refused" : t.breaker);
-  const breaker = (t) => h("span", { class: `badge ${state(t) === "closed" ? "good" : "bad"}` },
-    t.serves_in_seconds > 0 ? `${state(t)}, ${Math.ceil(t.serves_in_seconds)} s` : state(t));
-  const failure = (f) => (f ? `${f.cause}, ${when(f.at)}` : "none");
-  fill($("models-table"), ["Model", "Upstream", "Its name there", "Weight", "In flight", "Breaker", "Falls back to"],
-    models.flatMap((m) => m.targets.map((t) => ({ id: JSON.stringify([m.id, t.upstream, t.model]),
-      cells: [m.id, t.upstream, t.model, t.weight, t.in_flight, breaker(t), m.fallbacks.join(", ") || "nothing"] }))), "");
-  fill($("upstreams-table"), ["Upstream", "Address", "In flight", "Waiting", "Connections", "Requests", "Failures", "Retries in 10 s", "Last failure"],
-    upstreams.map((u) => ({ id: u.name, cells: [u.name, u.address,
-      u.max_in_flight ? `${u.in_flight} of ${u.max_in_flight}` : u.in_flight, u.waiting,
-      `${u.connections}, ${u.idle_connections} idle`, u.requests, u.failures, `${u.retries} of ${u.retries_allowed}`, failure(u.last_failure)] })), "");
+// views are what can be shown, each for a part of the address: how it is kept fresh, and how often.
+const views = {
+  overview: { show: () => overview.show(gateway.current()), every: 2000 },
+  models: { show: models.show, every: 2000 },
+  requests: { show: requests.show, every: 5000 },
+  errors: { show: errors.show, every: 3000 },
+  keys: { show: keys.show, every: 2000 },
+  playground: { show: playground.show, every: 10000 },
+  configuration: { show: configuration.show, every: 3000 },
+};
+const ones = {
+  requests: { section: "request", show: requests.one, every: 60000 },
+  keys: { section: "one-key", show: keys.one, every: 5000 },
+};
+
+// place is what the address names: a view, one thing in it, and filters.
+function place() {
+  const [path, query] = location.hash.slice(1).split("?");
+  const [name, ...rest] = path.split("/");
+  const view = Object.hasOwn(views, name) ? name : "overview";
+  const id = rest.length && ones[view] ? decode(rest.join("/")) : "";
+  return { view, id, query: new URLSearchParams(query), section: id ? ones[view].section : view };
 }
 
-function showErrors(list) {
-  fill($("errors-table"), ["Time", "Status", "Kind", "Model", "Upstream", "Key", "Trail", "Why", "Request id"],
-    list.map((e) => ({ id: e.request_id + e.time, cells: [when(e.time), e.status, e.error, e.model ?? "–", e.upstream ?? "–", e.key ?? "–",
-      e.trail ?? "–", [e.message, e.cause].filter(Boolean).join(" · ") || "–", e.request_id] })), "None so far.");
-}
-
-let findings = "";
-
-// showFindings shows what is wrong with a configuration, each finding a line. It is read out only when it changes.
-function showFindings(error) {
-  if (error === findings) return;
-  findings = error;
-  $("config-findings").replaceChildren(...error.split("\n").filter(Boolean).map((f) => h("p", {}, f)));
-}
-
-function showConfiguration(c) {
-  text($("config-state"), `Configuration ${c.generation} is in effect since ${when(c.loaded_at)}.` +
-    (c.error ? ` The newest, tried ${when(c.tried_at)}, is not:` : ""));
-  showFindings(c.error);
-  text($("config-text"), JSON.stringify(c.config, null, 2));
+function decode(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
 }
 
 async function refresh() {
-  const view = current();
-  const [metrics, models, config] = await Promise.all([metricsText(), call("GET", "/api/models"), call("GET", "/api/config")]);
-  overview.show(metrics, models.data); // the charts go on while another view is shown
-  keys.know(config, models.data);
-  if (view === "models") showModels(models.data, (await call("GET", "/api/upstreams")).data);
-  if (view === "keys") await keys.show();
-  if (view === "errors") showErrors((await call("GET", "/api/errors")).data);
-  if (view === "configuration") showConfiguration(config);
+  const { view, id } = place();
+  banner(await gateway.refresh());
+  if (id) await ones[view].show(id);
+  else await views[view].show();
+}
+
+// banner says on each view what is wrong with the whole.
+function banner(status) {
+  const first = status.error.split("\n")[0];
+  text($("banner-text"), status.error ? `The newest configuration is not in effect: ${first}` : status.ready ? "" : "The gateway drains: it takes no new requests.");
+  $("banner").hidden = !$("banner-text").textContent;
+  text($("version"), `sluice ${status.version} · configuration ${status.generation}`);
 }
 
 let timer = 0;
@@ -73,20 +73,31 @@ async function tick() {
     if (signedIn()) text($("connection"), e.message);
   }
   running = false;
-  if (signedIn()) timer = setTimeout(tick, waiting ? 0 : overview.every);
+  const { view, id } = place();
+  if (signedIn()) timer = setTimeout(tick, waiting ? 0 : (id ? ones[view] : views[view]).every);
 }
 
+let shown = "";
+
 function route() {
-  for (const v of views) $(v).hidden = v !== current();
+  const { view, section, query } = place();
+  if (shown === "requests" && section !== "requests") requests.close();
+  if (shown === "playground" && section !== "playground") playground.close();
+  shown = section;
+  for (const s of document.querySelectorAll("#content > section")) s.hidden = s.id !== section;
   for (const a of document.querySelectorAll("nav a")) {
-    if (a.hash === "#" + current()) a.setAttribute("aria-current", "page");
+    if (a.hash === "#" + view) a.setAttribute("aria-current", "page");
     else a.removeAttribute("aria-current");
   }
-  document.title = `${$(current()).querySelector("h1").textContent} · sluice`;
+  if (section === "requests" && [...query].length) {
+    requests.filter(Object.fromEntries(query));
+    requests.close();
+  }
+  document.title = `${$(section).querySelector("h1").textContent} · sluice`;
   void tick();
 }
 
-keys.listen();
+for (const view of [overview, models, requests, errors, keys, playground, configuration]) view.listen(() => void tick());
 addEventListener("hashchange", () => {
   if (location.hash.startsWith(linkPrefix)) void enterByLink();
   else if (signedIn()) { route(); $("content").focus(); }
@@ -95,8 +106,12 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) void
 $("sign-out").addEventListener("click", signOut);
 addEventListener("pageshow", (event) => { if (event.persisted) signOut(); }); // back to a page that was left
 for (const b of document.querySelectorAll("[data-close]")) b.addEventListener("click", () => b.closest("dialog").close());
+for (const b of document.querySelectorAll("[data-copy]")) {
+  const field = $(b.dataset.copy);
+  b.addEventListener("click", () => copy(field.value ?? field.textContent, field));
+}
 
-function enter() {
+function begin() {
   $("token").value = "";
   $("sign-in").hidden = true;
   $("app").hidden = false;
@@ -113,33 +128,21 @@ $("sign-in-form").addEventListener("submit", async (event) => {
     text($("sign-in-error"), e.status === 401 ? "This is not the admin token." : e.message);
     return;
   }
-  enter();
+  begin();
 });
 
 // enterByLink signs in with a link's one-time code, which leaves the address before it is used.
 async function enterByLink() {
   const code = location.hash.slice(linkPrefix.length);
   history.replaceState(null, "", location.pathname);
+  if (signedIn()) return;
   try {
     await signInByCode(code);
   } catch (e) {
     text($("sign-in-error"), e.status === 401 ? "This link has been used, or is older than a minute. sluice page makes another." : e.message);
     return;
   }
-  enter();
+  begin();
 }
 
 if (location.hash.startsWith(linkPrefix)) void enterByLink();
-
-$("reload").addEventListener("click", async () => {
-  text($("reload-result"), "");
-  try {
-    const { generation } = await call("POST", "/api/reload");
-    text($("reload-result"), `Reloaded: configuration ${generation} is in effect.`);
-    showConfiguration(await call("GET", "/api/config"));
-  } catch (e) {
-    if (!signedIn()) return;
-    text($("reload-result"), "It was not reloaded. What was in effect still is.");
-    showFindings(e.message);
-  }
-});

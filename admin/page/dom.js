@@ -10,7 +10,7 @@ export function h(tag, props = {}, ...children) {
     else if (value === true) e.setAttribute(name, "");
     else if (value !== false && value != null) e.setAttribute(name, value);
   }
-  e.append(...children.filter((c) => c != null));
+  e.append(...children.flat().filter((c) => c != null && c !== false));
   return e;
 }
 
@@ -52,6 +52,8 @@ export function fill(table, columns, rows, empty) {
 
 export const number = (n) => n.toLocaleString("en", { maximumFractionDigits: n < 10 ? 2 : n < 100 ? 1 : 0 });
 
+export const perSecond = (n) => `${number(n)}/s`;
+
 export function duration(seconds) {
   if (seconds == null) return "–";
   if (seconds < 0.001) return `${number(seconds * 1e6)} µs`;
@@ -62,4 +64,56 @@ export function duration(seconds) {
 export function when(time) {
   const d = new Date(time);
   return d.toDateString() === new Date().toDateString() ? d.toLocaleTimeString() : d.toLocaleString();
+}
+
+// badge is a word with a colour: good, warn, bad or off.
+export const badge = (kind, words) => h("span", { class: `badge ${kind}` }, words);
+
+// link leads to another view.
+export const link = (hash, words) => h("a", { href: "#" + hash }, words);
+
+// said tells what has happened, on the screen and to a screen reader.
+let quiet = 0;
+export function said(words) {
+  text($("toast"), words);
+  $("toast").classList.add("shown");
+  clearTimeout(quiet);
+  quiet = setTimeout(() => $("toast").classList.remove("shown"), 2500);
+}
+
+// copy copies a text, and says that it did. Over plain HTTP to another machine there is no clipboard.
+export async function copy(words, field) {
+  try {
+    await navigator.clipboard.writeText(words);
+    said("Copied.");
+  } catch {
+    field?.select?.();
+    if (field && !field.select) getSelection().selectAllChildren(field);
+    said(field ? "Selected; copy it with the keyboard." : "This browser has no clipboard here; use HTTPS or localhost.");
+  }
+}
+
+// copier is a button that copies what of() returns.
+export function copier(label, of, field) {
+  return h("button", { type: "button", class: "quiet small", "aria-label": label, onclick: () => copy(of(), field) }, "Copy");
+}
+
+// choices makes a select's options of names, and keeps what is chosen.
+export function choices(select, names, all = "all") {
+  const wanted = ["", ...names];
+  if (wanted.join("\n") === [...select.options].map((o) => o.value).join("\n")) return;
+  const chosen = select.value;
+  select.replaceChildren(...wanted.map((n) => h("option", { value: n }, n || all)));
+  select.value = wanted.includes(chosen) ? chosen : "";
+}
+
+// facts fills a list of names and values.
+export function facts(list, pairs) {
+  list.replaceChildren(...pairs.filter(([, v]) => v != null && v !== "").map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+// later calls f once words have not been typed for a moment.
+export function later(f) {
+  let timer = 0;
+  return () => { clearTimeout(timer); timer = setTimeout(f, 250); };
 }

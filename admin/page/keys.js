@@ -1,40 +1,82 @@
-// Keys: the list with its live use, the form, and the secret that is shown once.
+// Keys: the list with its live use, one key's page, the form, and the secret that is shown once.
 
-import { $, fill, h, when } from "./dom.js";
-import { call } from "./api.js";
+import { $, badge, copier, fill, facts, h, later, number, perSecond, text, when, link } from "./dom.js";
+import { call, get } from "./api.js";
+import { Chart, rates } from "./charts.js";
+import { dataURL, modelNames } from "./gateway.js";
+import { ranges } from "./overview.js";
+import { columns, row } from "./requests.js";
 
-const pageSize = 100;
-let pages = 1;
-let config; // what /api/config and /api/models said last: for the ready curl
-let models = [];
+const pageSize = 50;
+let offset = 0;
+let byID = new Map();
+let again = () => {};
+let range = "15m";
+let charts;
 
-// know takes those.
-export function know(c, m) { [config, models] = [c, m]; }
-
-// show lists the keys.
+// show lists a page of the keys.
 export async function show() {
-  let list = [];
-  let more = true;
-  for (let n = 0; n < pages && more; n++) {
-    const after = list.length ? list[list.length - 1].id : "";
-    const page = await call("GET", `/api/keys?limit=${pageSize}&after=${encodeURIComponent(after)}`);
-    list = list.concat(page.data);
-    more = page.has_more;
+  const page = await get("/api/keys", { q: $("keys-search").value.trim(), sort: $("keys-sort").value, state: $("keys-state").value, limit: pageSize, offset });
+  if (!page.data.length && offset > 0) { // they have gone
+    offset = 0;
+    return show();
   }
-  $("keys-more").hidden = !more;
+  const searched = $("keys-search").value || $("keys-state").value;
   fill($("keys-table"), ["Name", "Key", "State", "Models", "Requests", "Tokens", "At once", "Expires", "Actions"],
-    list.map((k) => ({ id: k.id, cells: [k.name, k.prefix + "…", state(k), k.models.join(", "),
+    page.data.map((k) => ({ id: k.id, cells: [h("span", {}, link("keys/" + k.id, k.name), k.note && h("small", {}, " " + k.note)), k.prefix + "…", state(k), models(k),
       use(k, "requests", k.used?.requests, k.limits.period), use(k, "tokens", k.used?.tokens, k.limits.period),
       use(k, "concurrent", k.in_flight), k.expires_at ? when(k.expires_at) : "never", actions(k)] })),
-    "There is no key yet.");
-  byID = new Map(list.map((k) => [k.id, k]));
+    searched ? "No key matches." : "There is no key yet. Make one with “New key”: clients send it as their API key.");
+  byID = new Map(page.data.map((k) => [k.id, k]));
+  $("keys-before").disabled = offset === 0;
+  $("keys-next").disabled = !page.has_more;
+  text($("keys-count"), page.total ? `${number(offset + 1)} to ${number(offset + page.data.length)} of ${number(page.total)}` : "");
 }
 
-let byID = new Map();
+const models = (k) => (k.models.length > 5 ? `${k.models.slice(0, 5).join(", ")} and ${k.models.length - 5} more` : k.models.join(", "));
+
+// one shows a key: what it may do and has done, its use over time, and its last errors.
+export async function one(id) {
+  let k;
+  try {
+    k = await get("/api/keys/" + encodeURIComponent(id));
+  } catch (e) {
+    if (e.status !== 404) throw e;
+    text($("one-missing"), "No key has this id. It may have been revoked.");
+    $("one-known").hidden = true;
+    return;
+  }
+  text($("one-missing"), "");
+  $("one-known").hidden = false;
+  byID = new Map([[k.id, k]]);
+  text($("one-title"), k.name);
+  $("one-key").dataset.id = k.id;
+  facts($("one-facts"), [["State", state(k)], ["Note", k.note], ["Key", k.prefix + "…"], ["Made", when(k.created_at)], ["Expires", k.expires_at ? when(k.expires_at) : "never"],
+    ["Models", models(k)], ["Requests", use(k, "requests", k.used?.requests, k.limits.period)], ["Tokens", use(k, "tokens", k.used?.tokens, k.limits.period)],
+    ["At once", use(k, "concurrent", k.in_flight)], ["Id", h("span", {}, k.id, " ", copier("Copy the key's id", () => k.id))]]);
+  $("one-actions").replaceChildren(actions(k));
+  const [answer, errors, requests] = await Promise.all([get("/api/series", { by: "key", name: id, range }),
+    get("/api/requests", { key: id, error: "any", limit: 20 }), get("/api/requests", { key: id, limit: 20 })]);
+  history(answer);
+  fill($("one-errors"), columns, errors.data.map(row), "None among the requests that are kept.");
+  fill($("one-requests"), columns, requests.data.map(row), "None among those that are kept.");
+}
+
+function history(answer) {
+  charts ??= {
+    requests: new Chart($("one-charts"), { id: "one-chart-requests", title: "Requests and errors", format: perSecond }),
+    tokens: new Chart($("one-charts"), { id: "one-chart-tokens", title: "Tokens", format: perSecond }),
+  };
+  const values = answer.data[0]?.values ?? {};
+  const lines = (pairs) => new Map(pairs.filter(([, v]) => v).map(([n, v]) => [n, rates(answer, v)]));
+  charts.requests.show(answer.times, lines([["requests", values.requests], ["refused by a limit or policy", values.errors_policy], ["the caller's errors", values.errors_caller],
+    ["upstreams' errors", values.errors_upstream], ["the gateway's errors", values.errors_gateway]]), answer.marks, answer.range);
+  charts.tokens.show(answer.times, lines([["in", values.tokens_in], ["out", values.tokens_out]]), answer.marks, answer.range);
+}
 
 function state(k) {
   const s = k.disabled ? "disabled" : k.expires_at && new Date(k.expires_at) <= new Date() ? "expired" : "active";
-  return h("span", { class: `badge ${s === "active" ? "good" : "off"}` }, s);
+  return badge(s === "active" ? "good" : "off", s);
 }
 
 // use is a meter of what is used of a limit.
@@ -61,6 +103,7 @@ function open(k) {
   $("key-save").textContent = k ? "Save" : "Make the key";
   if (k) {
     $("key-name").value = k.name;
+    $("key-note").value = k.note ?? "";
     $("key-models").value = k.models.join(", ");
     for (const name of ["requests", "tokens", "period", "concurrent"]) $("key-" + name).value = k.limits[name] ?? "";
     $("key-expires").value = k.expires_at ? localTime(new Date(k.expires_at)) : "";
@@ -86,7 +129,7 @@ function body() {
   const names = $("key-models").value.split(",").map((s) => s.trim()).filter(Boolean);
   const expires = $("key-expires").value;
   return {
-    name: $("key-name").value, models: names.length ? names : ["*"], disabled: $("key-disabled").checked,
+    name: $("key-name").value, note: $("key-note").value, models: names.length ? names : ["*"], disabled: $("key-disabled").checked,
     expires_at: expires ? new Date(expires).toISOString() : null, limits,
   };
 }
@@ -110,7 +153,7 @@ async function save(event) {
       $("key-dialog").close();
       reveal(made);
     }
-    void again();
+    again();
   } catch (e) {
     $("key-error").textContent = e.message;
     const field = $("key-" + (e.param ?? "").replace(/^limits\./, "").replace("expires_at", "expires"));
@@ -120,28 +163,14 @@ async function save(event) {
   }
 }
 
-// again lists the keys now; if that fails, the next refresh says so.
-async function again() {
-  try { await show(); } catch { /* see above */ }
-}
-
 // reveal shows a secret, this once.
 function reveal(k) {
   $("secret").value = k.key;
-  const model = models.find((m) => k.models.includes("*") || k.models.includes(m.id))?.id ?? "MODEL";
+  const model = k.models.includes("*") ? modelNames()[0] : k.models.find((m) => modelNames().includes(m));
   $("secret-curl").value = `curl ${dataURL()}/v1/chat/completions \\
   -H "Authorization: Bearer ${k.key}" -H "Content-Type: application/json" \\
-  -d '${JSON.stringify({ model, messages: [{ role: "user", content: "Hello" }] }).replaceAll("'", "'\\''")}'`;
-  $("copied").textContent = "";
+  -d '${JSON.stringify({ model: model ?? "MODEL", messages: [{ role: "user", content: "Hello" }] }).replaceAll("'", "'\\''")}'`;
   $("secret-dialog").showModal();
-}
-
-// dataURL is where clients send requests, as far as this side can know.
-function dataURL() {
-  const at = config.data_address.lastIndexOf(":");
-  const host = config.data_address.slice(0, at);
-  const any = ["", "[::]", "0.0.0.0"].includes(host);
-  return `${config.config.tls ? "https" : "http"}://${any ? location.hostname : host}${config.data_address.slice(at)}`;
 }
 
 function confirm(title, words, yes, act) {
@@ -156,7 +185,7 @@ function confirm(title, words, yes, act) {
       const answer = await act();
       $("confirm-dialog").close();
       if (answer.key) reveal(answer);
-      void again();
+      again();
     } catch (e) {
       $("confirm-error").textContent = e.message;
     } finally {
@@ -166,34 +195,30 @@ function confirm(title, words, yes, act) {
   $("confirm-dialog").showModal();
 }
 
-async function copy(event) {
-  const field = $(event.target.dataset.copy);
-  try {
-    await navigator.clipboard.writeText(field.value);
-    $("copied").textContent = "Copied.";
-  } catch { // over plain HTTP to another machine there is no clipboard
-    field.select();
-    $("copied").textContent = "Selected; copy it with the keyboard.";
+function act(event) {
+  const action = event.target.dataset?.action;
+  if (!action) return;
+  const k = byID.get(event.target.closest("[data-id]").dataset.id);
+  const path = `/api/keys/${encodeURIComponent(k.id)}`;
+  if (action === "edit") open(k);
+  if (action === "rotate") {
+    confirm(`Rotate ${k.name}?`, "It gets a new secret; the old one stops at once.", "Rotate", () => call("POST", path + "/rotate"));
+  }
+  if (action === "revoke") {
+    confirm(`Revoke ${k.name}?`, "Its requests are refused from now on. This cannot be undone.", "Revoke", () => call("DELETE", path));
   }
 }
 
-export function listen() {
-  $("key-new").addEventListener("click", () => open(null));
+export function listen(refresh) {
+  again = refresh;
+  const anew = () => { offset = 0; again(); };
+  $("keys-search").addEventListener("input", later(anew));
+  for (const id of ["keys-sort", "keys-state"]) $(id).addEventListener("change", anew);
+  $("keys-before").addEventListener("click", () => { offset = Math.max(0, offset - pageSize); again(); });
+  $("keys-next").addEventListener("click", () => { offset += pageSize; again(); });
+  ranges($("one-ranges"), (r) => { range = r; again(); });
+  for (const id of ["key-new", "first-key-new"]) $(id).addEventListener("click", () => open(null));
   $("key-form").addEventListener("submit", save);
-  $("keys-more").addEventListener("click", () => { pages++; void again(); });
-  $("keys-table").addEventListener("click", (event) => {
-    const action = event.target.dataset?.action;
-    if (!action) return;
-    const k = byID.get(event.target.closest("tr").dataset.id);
-    const path = `/api/keys/${encodeURIComponent(k.id)}`;
-    if (action === "edit") open(k);
-    if (action === "rotate") {
-      confirm(`Rotate ${k.name}?`, "It gets a new secret; the old one stops at once.", "Rotate", () => call("POST", path + "/rotate"));
-    }
-    if (action === "revoke") {
-      confirm(`Revoke ${k.name}?`, "Its requests are refused from now on. This cannot be undone.", "Revoke", () => call("DELETE", path));
-    }
-  });
-  for (const b of document.querySelectorAll("[data-copy]")) b.addEventListener("click", copy);
+  for (const id of ["keys-table", "one-actions"]) $(id).addEventListener("click", act);
   $("secret-dialog").addEventListener("close", () => { $("secret").value = $("secret-curl").value = ""; });
 }
