@@ -19,21 +19,19 @@ const (
 	maxHeld = 64 << 10
 )
 
-// stream is the answer to a streamed request. Its goroutine, which fasthttp starts at
-// SetBodyStreamWriter, reads the upstream from the first byte on; the handler waits for the
-// first event and gives its verdict: pass on, or drop. With the verdict to pass on the
-// stream becomes the owner of the request and finishes it.
+// stream is an event stream on its way from an upstream to a client. The handler's goroutine reads
+// its first event, while nothing has been sent and the attempt may still fail. Then it hands the
+// request over to the stream's own goroutine, which finishes the request.
 //
-// The verdict to pass on reaches the goroutine with the answer's head, when the server writes
-// that. From there on it writes to the client's connection itself, while the server waits at
-// the other end of an empty pipe for the body's end: through the pipe each event would wake
-// another goroutine, and leave in pieces of 4 KiB.
+// That goroutine, which fasthttp starts at SetBodyStreamWriter, begins to write when the server has
+// written the answer's head: the client's connection calls begin with it. From there on the goroutine
+// writes to the connection itself, while the server waits at the other end of an empty pipe for the
+// body's end. Through the pipe each event would wake another goroutine, and leave in pieces of 4 KiB.
 type stream struct {
-	proxy   *Proxy
-	r       *request
-	target  *pool.Target
-	first   chan error // to the handler: the first event is there, or the attempt failed
-	verdict chan bool  // to the goroutine: true is pass on
+	proxy  *Proxy
+	r      *request
+	target *pool.Target
+	handed chan struct{} // to the goroutine: the connection is its own, or has ended
 
 	reader sse.Reader
 	writer sse.Writer
@@ -53,8 +51,9 @@ type stream struct {
 	failed    pool.Cause // of an error that has passed as an event after the first; zero for none
 	ended     bool       // a terminator has passed
 	last      bool       // and it was one that nothing follows
+	looked    bool       // at how it begins
 	began     bool       // the first event has been read
-	passing   bool       // the verdict was to pass on
+	passing   bool       // it has been handed over
 	until     time.Time  // stream_total; zero without
 	fresh     bool       // an event has come since then:
 	came      time.Time  // when the event before had been passed on
@@ -64,7 +63,7 @@ type stream struct {
 func (p *Proxy) acquireStream() *stream {
 	s, _ := p.streams.Get().(*stream)
 	if s == nil {
-		s = &stream{proxy: p, first: make(chan error, 1), verdict: make(chan bool, 1)}
+		s = &stream{proxy: p, handed: make(chan struct{}, 1)}
 		s.idle, s.holds = s.beforeRead, s.hold
 		s.heir = client.Heir{Begin: s.begin, Lost: s.lost}
 	}
@@ -85,7 +84,7 @@ func (r *request) replyStream(a *attempt) verdict {
 	}
 }
 
-// beginStream waits for the first event and hands the request over to the stream. After an error the
+// beginStream reads the first event and hands the request over to the stream. After an error the
 // stream is done with it.
 func (r *request) beginStream(a *attempt) error {
 	s := r.proxy.acquireStream()
@@ -93,45 +92,12 @@ func (r *request) beginStream(a *attempt) error {
 	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
 		s.until = a.began.Add(total)
 	}
-	x := r.exchange
-	x.SetReadDeadline(r.firstEventDeadline(a))
+	if err := s.awaitFirst(r.firstEventDeadline(a), r.last); err != nil {
+		r.holdEvent(0)
+		s.release()
+		return err
+	}
 	s.member = r.appendMember(s.member[:0])
-	r.ctx.Response.SetBodyStreamWriter(s.run)
-	received, decided, plain := false, false, false
-	defer func() {
-		if decided {
-			return
-		}
-		// The attempt failed, or something here panicked: the goroutine must be done with
-		// the exchange before anybody else has it.
-		if !plain {
-			x.Abort(pool.StreamBroken)
-		}
-		if !received {
-			<-s.first
-		}
-		s.verdict <- false
-		_ = r.ctx.Response.CloseBodyStream()
-	}()
-
-	keepalive := a.target.Timeouts.StreamKeepalive.Std()
-	s.silent = 0
-	var silence <-chan time.Time
-	if r.last {
-		timer := time.NewTimer(keepalive)
-		defer timer.Stop()
-		silence = timer.C
-	}
-	select {
-	case err := <-s.first:
-		received = true
-		if err != nil {
-			plain = err == errObject
-			return err
-		}
-	case <-silence:
-		s.silent = keepalive
-	}
 	r.stream = true
 	r.copyHead(a)
 	h := &r.ctx.Response.Header
@@ -139,24 +105,52 @@ func (r *request) beginStream(a *attempt) error {
 	h.Set("X-Accel-Buffering", "no")
 	r.markEnd()
 	r.ctx.Response.ImmediateHeaderFlush = true
+	r.ctx.Response.SetBodyStreamWriter(s.run)
 	r.conn.Inherit(&s.heir)
 	r.handOver()
-	decided = true
 	return nil
 }
 
-// begin is the verdict to pass on. head is the answer's, which the server has written; nil if it
-// has gone out, or never will.
+// awaitFirst reads up to the first event, which must be there at a time. If nothing else can be
+// tried (last), it gives up after a silence of stream_keepalive, without an error: the stream goes on
+// to wait, with its client.
+func (s *stream) awaitFirst(until time.Time, last bool) error {
+	x, keepalive := s.r.exchange, s.target.Timeouts.StreamKeepalive.Std()
+	silence := time.Now().Add(keepalive)
+	last = last && silence.Before(until)
+	if last {
+		x.SetReadDeadline(silence)
+	} else {
+		x.SetReadDeadline(until)
+	}
+	s.reader.Reset(x, int(s.r.snapshot.config.Limits.Response), s.idle, s.holds)
+	err := s.readFirst()
+	if last && isSilence(err) {
+		x.SetReadDeadline(until)
+		s.silent = keepalive
+		return nil
+	}
+	return err
+}
+
+// isSilence reports whether err says that nothing came in time, and nothing else.
+func isSilence(err error) bool {
+	var e *pool.Error
+	return err != nil && isTimeout(err) && !errors.As(err, &e)
+}
+
+// begin is called when the connection is the stream's. head is the answer's, which the server has
+// written; nil if it has gone out, or never will.
 func (s *stream) begin(head []byte) {
 	s.client.Conn = s.r.conn
 	s.writer.Bare = s.r.conn.Bare()
 	s.writer.Start(&s.client, head, s.target.Timeouts.StreamKeepalive.Std(), s.silent)
-	s.verdict <- true
+	s.handed <- struct{}{}
 }
 
-// lost is the verdict to pass on where there is no client any more: what is written fails, for there
-// was no head.
-func (s *stream) lost() { s.verdict <- true }
+// lost is called instead where there is no client any more: what is written fails, for there was no
+// head.
+func (s *stream) lost() { s.handed <- struct{}{} }
 
 // firstEventDeadline is until when the first event must be there, whatever the request
 // asked for: the upstream decides whether an answer is a stream.
@@ -207,17 +201,8 @@ func streamCause(err error, began bool) pool.Cause {
 
 // run is the stream's goroutine.
 func (s *stream) run(*bufio.Writer) {
-	err := s.readFirst()
-	if err != nil { // another attempt may follow
-		s.reader.Reset(nil, 0, nil, nil)
-		s.r.holdEvent(0)
-	}
-	s.first <- err
-	if !s.passing && !<-s.verdict {
-		s.writer.Stop()
-		s.release()
-		return
-	}
+	<-s.handed
+	s.passing = true
 	// From here on the request is the stream's.
 	p, conn, cut := s.proxy, s.r.conn, false
 	defer func() {
@@ -231,6 +216,10 @@ func (s *stream) run(*bufio.Writer) {
 			_ = s.panicked(v)
 		}
 	}()
+	var err error
+	if !s.began {
+		err = s.readFirst()
+	}
 	if err == nil {
 		s.r.tokens.answered = true
 		s.r.answered()
@@ -257,14 +246,8 @@ func (s *stream) readFirst() (err error) {
 			err = s.panicked(v)
 		}
 	}()
-	s.reader.Reset(s.r.exchange, int(s.r.snapshot.config.Limits.Response), s.idle, s.holds)
-	begin, err := s.reader.Peek()
-	switch {
-	case err != nil:
+	if err := s.lookAtBeginning(); err != nil {
 		return err
-	case beginningOf(begin) == anObject:
-		s.r.exchange.Unread(begin)
-		return errObject
 	}
 	for {
 		if err := s.reader.Next(&s.event); err != nil {
@@ -289,14 +272,27 @@ func (s *stream) readFirst() (err error) {
 	}
 }
 
-// passHeld passes comments on if the handler has given up waiting for the first event.
+// lookAtBeginning gives errObject for what is no stream, which can be read again.
+func (s *stream) lookAtBeginning() error {
+	if s.looked {
+		return nil
+	}
+	begin, err := s.reader.Peek()
+	if err != nil {
+		return err
+	}
+	s.looked = true
+	if beginningOf(begin) == anObject {
+		s.r.exchange.Unread(begin)
+		return errObject
+	}
+	return nil
+}
+
+// passHeld passes comments on if the first event is awaited with the client.
 func (s *stream) passHeld() error {
 	if !s.passing {
-		select {
-		case s.passing = <-s.verdict: // true: a drop comes only after an error
-		default:
-			return nil
-		}
+		return nil
 	}
 	err := s.writer.Write(s.held)
 	s.held = s.held[:0]
@@ -469,10 +465,7 @@ func (s *stream) release() {
 	s.held, s.member = s.held[:0], s.member[:0]
 	s.failed = 0
 	s.seen.clear()
-	s.annotated, s.ended, s.last, s.began, s.passing, s.fresh, s.until, s.came, s.drained = false, false, false, false, false, false, time.Time{}, time.Time{}, time.Time{}
-	select { // not received where the handler did not wait for it
-	case <-s.first:
-	default:
-	}
+	s.annotated, s.ended, s.last, s.looked, s.began, s.passing, s.fresh = false, false, false, false, false, false, false
+	s.silent, s.until, s.came, s.drained = 0, time.Time{}, time.Time{}, time.Time{}
 	s.proxy.streams.Put(s)
 }

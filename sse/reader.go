@@ -51,6 +51,7 @@ type Reader struct {
 	idle    func() error
 	hold    func(int) bool
 	buf     []byte
+	open    bool  // a block is being read
 	begin   int   // of the block being read
 	line    int   // of its line being read
 	look    int   // everything before has no line end, or is done with
@@ -89,7 +90,7 @@ const (
 )
 
 // Peek returns what has been read and not yet given out. If that is nothing, it reads once. An error
-// of the source is left to Next. The bytes are valid until the next call.
+// of the source is left to Next, but for a timeout. The bytes are valid until the next call.
 func (r *Reader) Peek() ([]byte, error) {
 	if r.look == r.end && r.err == nil {
 		r.begin, r.line = r.look, r.look
@@ -102,18 +103,22 @@ func (r *Reader) Peek() ([]byte, error) {
 
 // Next returns the next block in e. The error is io.EOF after the last; a stream that
 // ends inside a block gives that rest, without its missing line ends, with a nil error
-// first. Other errors are the source's, idle's or ErrTooLong.
+// first. Other errors are the source's, idle's or ErrTooLong. After a source's error that says
+// Timeout, Next may be called again and goes on where it was.
 func (r *Reader) Next(e *Event) error {
-	r.begin, r.line, r.some = r.look, r.look, false
+	if !r.open {
+		r.open, r.begin, r.line, r.some = true, r.look, r.look, false
+	}
 	for {
 		if n := r.scan(); n > 0 {
+			r.open = false
 			err := r.parse(e, r.buf[r.begin:n])
 			e.Whole = true
 			return err
 		}
 		if r.err != nil {
 			if r.err == io.EOF && r.begin < r.end {
-				r.look = r.end
+				r.open, r.look = false, r.end
 				err := r.parse(e, r.buf[r.begin:r.end])
 				e.Whole = string(e.Raw) == "\n" // of the CR LF that ended the block before
 				return err
@@ -188,8 +193,16 @@ func (r *Reader) fill() error {
 	r.returns = r.returns || bytes.IndexByte(r.buf[r.end:r.end+n], '\r') >= 0
 	r.end += n
 	r.filled = r.end == len(r.buf)
+	if n == 0 && isTimeout(err) {
+		return err
+	}
 	r.err = err
 	return nil
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // grow doubles the buffer.

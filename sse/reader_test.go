@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -360,5 +361,60 @@ func TestPeek(t *testing.T) {
 	r.Reset(&pieces{}, 1<<20, func() error { return refused }, nil)
 	if _, err := r.Peek(); err != refused {
 		t.Fatal(err)
+	}
+}
+
+// hesitant is a Source whose every other read says that nothing came in time.
+type hesitant struct {
+	pieces
+	waits bool
+}
+
+func (h *hesitant) Read(b []byte) (int, error) {
+	if h.waits = !h.waits; h.waits {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return h.pieces.Read(b)
+}
+
+// TestNextGoesOnAfterATimeout: wherever a source pauses, the events are the same.
+func TestNextGoesOnAfterATimeout(t *testing.T) {
+	text := []byte(": c\n\nevent: a\ndata: 1\r\ndata: 2\n\n\r\n\r\ndata: 3\n\ndata: half")
+	want, raw, _ := read(t, 1<<10, text)
+	var parts [][]byte
+	for i := range text {
+		parts = append(parts, text[i:i+1])
+	}
+	var r Reader
+	r.Reset(&hesitant{pieces: pieces{left: parts}}, 1<<10, nil, nil)
+	for {
+		_, err := r.Peek()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	var got []seen
+	var all []byte
+	for e := new(Event); ; {
+		err := r.Next(e)
+		if err == io.EOF {
+			break
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e.Raw...)
+		if e.HasData() {
+			got = append(got, seen{string(e.Name), string(e.Data)})
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" || !bytes.Equal(all, raw) {
+		t.Errorf("%s\n%q\n%q", diff, all, raw)
 	}
 }
