@@ -30,6 +30,17 @@ var (
 // ownFields are members of a request's body that the gateway reads, and writes where it must.
 var ownFields = []string{"stream", "gateway", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"}
 
+// fitBody lowers the default of limits.body to a limits.memory that has no room for it.
+func (d *decoder) fitBody(l *Limits) {
+	_, body := d.positions["limits.body"]
+	if _, memory := d.positions["limits.memory"]; memory && !body {
+		l.Body = min(l.Body, max(l.Memory, leastMemory))
+	}
+}
+
+// leastMemory is the least that limits.memory may be.
+const leastMemory = 16 << 20
+
 // check adds what is wrong with values that are of the right type.
 func (d *decoder) check(cfg *Config) {
 	d.checkAddress("listen", cfg.Listen)
@@ -55,7 +66,7 @@ func (d *decoder) check(cfg *Config) {
 	d.checkSize("limits.head", cfg.Limits.Head, 4<<10, 1<<20)
 	d.checkSize("limits.upstream_head", cfg.Limits.UpstreamHead, 4<<10, 1<<20)
 	if _, given := d.positions["limits.memory"]; given {
-		d.checkSize("limits.memory", cfg.Limits.Memory, max(16<<20, cfg.Limits.Body), 1<<50)
+		d.checkSize("limits.memory", cfg.Limits.Memory, max(leastMemory, cfg.Limits.Body), 1<<50)
 	}
 	d.checkInt("keys.default_reservation", cfg.Keys.DefaultReservation, 0, 1_000_000_000)
 	d.checkInt("limits.in_flight", cfg.Limits.InFlight, 1, 10_000_000)

@@ -77,6 +77,7 @@ func parse(ctx context.Context, path string, b []byte, env func(string) (string,
 		d.decodeInto(cfg, body)
 	}
 	if valid {
+		d.fitBody(&cfg.Limits)
 		d.check(cfg)
 	}
 	var digest Digest

@@ -194,6 +194,14 @@ models: {m: {timeouts: {connect: 3s}, targets: [{upstream: up}]}}
 	}
 }
 
+func TestBodyFitsIntoMemory(t *testing.T) {
+	for limits, want := range map[string]Size{"memory: 20MiB": 20 << 20, "memory: 1GiB": 32 << 20, "memory: 20MiB, body: 8MiB": 8 << 20} {
+		if got := mustParse(t, minimal+"\nlimits: {"+limits+"}\n").Limits.Body; got != want {
+			t.Errorf("%s: bodies may have %d bytes, not %d", limits, got, want)
+		}
+	}
+}
+
 func TestNearestConnectionsWin(t *testing.T) {
 	cfg := mustParse(t, `
 admin: {token: "${TOKEN}"}
