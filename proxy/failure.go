@@ -95,19 +95,16 @@ func refusal(k kind, param, format string, args ...any) *failure {
 // upstreamFailure is what a client reads of an attempt that failed with cause. Neither
 // addresses nor what the upstream said are in it.
 func upstreamFailure(cause pool.Cause, upstream string, err error) *failure {
-	f := &failure{kind: upstreamError, cause: err}
+	rule := &causeRules[cause]
+	f := &failure{kind: rule.kind, cause: err}
 	switch cause {
-	case pool.FirstByteTimeout, pool.ResponseTimeout, pool.ConnectTimeout:
-		f.kind = upstreamTimeout
-	case pool.StreamBroken:
-		f.kind = upstreamStreamBroken
 	case pool.ShuttingDown:
-		f.kind, f.message, f.retryAfter = shuttingDown, "the gateway is shutting down; try again", time.Second
+		f.message, f.retryAfter = rule.text+"; try again", time.Second
 		return f
 	case pool.ClientLeft:
 		f.left, f.cause = true, nil
 	}
-	f.message = "upstream " + upstream + " failed: " + causeTexts[cause]
+	f.message = "upstream " + upstream + " failed: " + rule.text
 	return f
 }
 
@@ -126,25 +123,6 @@ func crowded(target *pool.Target, retryAfter time.Duration) *failure {
 	f := refusal(overloaded, "", "upstream %s is at its limit of requests in flight (max_in_flight), and too many wait before this one; try again", target.Upstream.Name)
 	f.retryAfter = max(retryAfter, time.Second)
 	return f
-}
-
-var causeTexts = map[pool.Cause]string{
-	pool.ConnectFailed:     "no connection",
-	pool.ConnectTimeout:    "no connection in time",
-	pool.TLSFailed:         "the TLS handshake failed",
-	pool.ConnectionLost:    "it closed the connection before it answered",
-	pool.FirstByteTimeout:  "no answer in time",
-	pool.ResponseTimeout:   "no whole answer in time",
-	pool.MalformedResponse: "its answer is not HTTP",
-	pool.ResponseBroken:    "its answer broke off",
-	pool.StatusRefused:     "it answered with an error status",
-	pool.CredentialRefused: "it refused the gateway's credential",
-	pool.Redirected:        "it answered with a redirect, which is not followed",
-	pool.ErrorEvent:        "it answered with success and an error in it",
-	pool.NoAnswer:          "it answered with success and no answer in it",
-	pool.StreamBroken:      "its stream broke off",
-	pool.ClientLeft:        "the client has left",
-	pool.GatewayFailed:     "the gateway failed",
 }
 
 // dialect is the API family whose error shape a path's clients read.

@@ -34,27 +34,17 @@ func (r *request) verdict(a *attempt) verdict {
 
 // meaning is the verdict, if other targets of the model could be asked without end.
 func (r *request) meaning(a *attempt) verdict {
+	next := causeRules[a.cause].next
 	switch {
-	case a.cause.Ended():
-		return over
 	case a.cause == pool.StatusRefused:
-		switch {
-		case retryable(a.status):
-			return again
-		case !ownFault(a.status):
-			return otherTarget
-		case !r.sequence():
-			return over // another model would refuse it as well
+		next, _ = statusRule(a.status)
+		if next == over && r.sequence() {
+			return onward // the client wants to know of each model
 		}
-		return onward
-	case a.cause == pool.CredentialRefused, a.cause == pool.Redirected:
-		return otherTarget
-	case a.cause == pool.ResponseTimeout: // it has been paid for once
-		return onward
 	case a.empty && r.empties(a.target.Model) > 1: // twice
 		return onward
 	}
-	return again
+	return next
 }
 
 // empties is how many answers of model had no choices. They have been paid for, and most models that
@@ -68,72 +58,35 @@ func (r *request) empties(model string) (n int) {
 	return n
 }
 
-// retryable reports whether the same model may do better the next time.
-func retryable(status int) bool {
-	switch status {
-	case 408, 409, 425, 429, 500, 502, 503, 504, 529:
-		return true
-	}
-	return false
-}
-
-// ownFault reports whether a status says that the request itself is at fault, wherever it is sent.
-func ownFault(status int) bool { return status == 400 || status == 413 || status == 422 }
-
 // sequence reports whether the client named the models to try.
 func (r *request) sequence() bool { return len(r.fields.models) > 0 }
 
 // outcome is what an attempt says of its target.
 func (r *request) outcome(a *attempt) pool.Outcome {
+	rule := &causeRules[a.cause]
+	_, ofStatus := statusRule(a.status)
 	switch {
 	case !a.failed:
 		return pool.Served
 	case a.cause.Ended():
 		return pool.Unknown
-	}
-	if a.status >= 500 {
-		return pool.Failed // whatever became of its body
-	}
-	t := &a.target.Timeouts
-	switch a.cause {
-	case pool.CredentialRefused:
-		if a.status == 402 {
-			return pool.Unclear // the account's money is at an end, or does for smaller requests
-		}
-		return pool.CredentialDenied
-	case pool.Redirected:
-		return pool.Unclear
-	case pool.StatusRefused:
-		if a.status == 403 {
-			return pool.Unclear // a firewall's
-		}
-		return pool.Refused
-	case pool.ErrorEvent:
-		return pool.Refused
-	case pool.NoAnswer:
-		if a.empty {
-			return pool.Refused // a filter's word about this request, most often
-		}
-	// A time-out that the client, or what was left of the request's time, made shorter than
-	// the operator has it says nothing; else a client could have a target shut for all.
-	case pool.ConnectTimeout:
-		return ifOver(a, t.Connect)
-	case pool.FirstByteTimeout:
-		return ifOver(a, t.FirstByte)
-	case pool.ResponseTimeout:
-		return ifOver(a, t.Response)
-	}
-	return pool.Failed
-}
-
-// ifOver is Failed if the attempt had its full time, give or take what the request took
-// before it.
-func ifOver(a *attempt, timeout config.Duration) pool.Outcome {
-	full := min(timeout, a.target.Timeouts.Total).Std()
-	if a.took < full-full/8 {
+	case a.cause == pool.StatusRefused, a.status >= 500: // whatever became of its body
+		return ofStatus
+	case a.status == 402:
+		return pool.Unclear // the account's money is at an end, or does for smaller requests
+	case a.empty:
+		return pool.Refused // a filter's word about this request, most often
+	case rule.timeout != nil && !a.hadTime(rule.timeout(&a.target.Timeouts)):
 		return pool.Unknown
 	}
-	return pool.Failed
+	return rule.target
+}
+
+// hadTime reports whether the attempt had its full time, give or take what the request took
+// before it.
+func (a *attempt) hadTime(timeout config.Duration) bool {
+	full := min(timeout, a.target.Timeouts.Total).Std()
+	return a.took >= full-full/8
 }
 
 // answered tells the target that its answer has begun, for whoever waits for a probe.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"sluice/pool"
 	"sluice/record"
 )
 
@@ -56,8 +55,7 @@ func (a *attempt) told(began time.Time) record.Attempt {
 	if a.failed {
 		t.Cause, t.Ended = a.cause.String(), a.cause.Ended()
 	}
-	t.ShowsStatus = a.status != 0 &&
-		(!a.failed || a.cause == pool.StatusRefused || a.cause == pool.CredentialRefused || a.cause == pool.Redirected)
+	t.ShowsStatus = a.status != 0 && (!a.failed || causeRules[a.cause].showsStatus)
 	return t
 }
 
