@@ -151,16 +151,16 @@ func (r *request) growAnswer(buf []byte, n int) (bigger []byte, grown bool) {
 		bigger = make([]byte, 0, n)
 	}
 	bigger = append(bigger, buf...)
-	r.proxy.giveBack(r.answer)
-	r.answer = bigger
+	r.proxy.giveBack(r.shared)
+	r.shared = bigger
 	r.holdAnswer(cap(bigger))
 	return bigger, true
 }
 
 // dropAnswer gives back what the answer is held in.
 func (r *request) dropAnswer() {
-	r.proxy.giveBack(r.answer)
-	r.answer = nil
+	r.proxy.giveBack(r.shared)
+	r.shared = nil
 	r.giveMemory(&r.answerMemory)
 }
 

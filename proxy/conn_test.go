@@ -339,7 +339,7 @@ func TestRetiredUpstream(t *testing.T) {
 		_, _ = io.WriteString(conn, okReply)
 	})
 	g := start(t, oneModel, old.Address())
-	done := make(chan answer, 1)
+	done := make(chan response, 1)
 	go func() { done <- g.post("/v1/chat/completions", `{"model":"m"}`) }()
 	eventually(t, "the old upstream has the request", func() bool { return len(old.Requests()) == 1 })
 	fresh := upstreamtest.NewRaw(t, upstreamtest.Reply(okReply))
@@ -371,7 +371,7 @@ func TestShutdown(t *testing.T) {
 	g := startTCP(t, oneModel, up.Address())
 	s := g.stream("/v1/chat/completions")
 	s.expect(t, annotatedOne)
-	plain := make(chan answer, 1)
+	plain := make(chan response, 1)
 	go func() { plain <- g.post("/v1/chat/completions", `{"model":"m"}`) }()
 	eventually(t, "both are in flight", func() bool { return len(up.Requests()) == 2 })
 

@@ -51,7 +51,7 @@ func TestDrained(t *testing.T) {
 				for _, name := range test.drain {
 					g.drained(name, true)
 				}
-				post := func() answer { return g.post("/v1/chat/completions", plainM, "Authorization", "Bearer "+secret) }
+				post := func() response { return g.post("/v1/chat/completions", plainM, "Authorization", "Bearer "+secret) }
 				a := post()
 				a.want(t, test.status, test.trail)
 				if test.says != "" && (!strings.Contains(a.body, `"code":"no_healthy_upstream"`) || !strings.Contains(a.body, test.says) || a.header.Get("Retry-After") != "") {
@@ -80,8 +80,8 @@ func TestDrainLeavesWhatIsInFlight(t *testing.T) {
 			map[string]steps{"a": {slow(5 * time.Second)}, "b": {slow(0)}})
 		g.drained("b", true)
 		var wg sync.WaitGroup
-		g.busy(&wg, 1, g.secret, func(_ int, a answer) { a.want(t, 200, "m@a;200;5000") })
-		g.busy(&wg, 1, g.secret, func(_ int, a answer) { a.want(t, 200, "n@b;200;0") }) // waits for a turn at a
+		g.busy(&wg, 1, g.secret, func(_ int, a response) { a.want(t, 200, "m@a;200;5000") })
+		g.busy(&wg, 1, g.secret, func(_ int, a response) { a.want(t, 200, "n@b;200;0") }) // waits for a turn at a
 		g.drained("a", true)
 		g.drained("b", false)
 		synctest.Wait()

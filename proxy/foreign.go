@@ -33,7 +33,7 @@ func (r *request) isForeign(body []byte, ended bool) bool {
 }
 
 // replyForeign answers with the attempt's status and headers, and an error of our own as the body.
-func (r *request) replyForeign(a *attempt) verdict {
+func (r *request) replyForeign(a *attempt) {
 	r.copyHead(a)
 	h := &r.ctx.Response.Header
 	for _, name := range bodyHeaders {
@@ -46,7 +46,6 @@ func (r *request) replyForeign(a *attempt) verdict {
 	body := appendError(nil, r.dialect(), r.failure)
 	member := append(r.appendMember([]byte{'{'}), ',')
 	r.ctx.Response.SetBodyRaw(append(member, bytes.TrimPrefix(body, []byte{'{'})...))
-	return answered
 }
 
 // bodyHeaders say something of the body that is replaced.

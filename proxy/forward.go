@@ -36,8 +36,8 @@ func (r *request) forward() *failure {
 	switch {
 	case v == answered:
 		return nil
-	case r.holding:
-		r.replyHeld()
+	case r.kept.form != noAnswer:
+		r.reply(&r.attempts[len(r.attempts)-1], &r.kept)
 		return nil
 	}
 	if n := len(r.attempts); n > 1 && v == onward {
@@ -123,18 +123,30 @@ func (r *request) late(target *pool.Target) bool {
 	return len(r.attempts) > 0 && !time.Now().Before(r.deadline(target))
 }
 
-// try makes one attempt.
+// try makes one attempt and answers with what it yields, if that is to be the answer.
 func (r *request) try(a *attempt) verdict {
-	v := r.attempt(a)
-	if v != answered && !r.holding {
+	v := r.settleAttempt(a)
+	if v != answered && r.kept.form == noAnswer {
 		r.drop()
 	}
 	return v
 }
 
+func (r *request) settleAttempt(a *attempt) verdict {
+	ans, err := r.run(a)
+	switch {
+	case err != nil:
+		return r.lost(a, err)
+	case a.status/100 == 2, a.status == fasthttp.StatusNotModified:
+		r.reply(a, &ans)
+		return answered
+	}
+	return r.refused(a, ans)
+}
+
 // drop parts the request from the exchange of an attempt that is of no use any more.
 func (r *request) drop() {
-	r.holding, r.held = false, nil
+	r.kept = answer{}
 	r.dropAnswer()
 	if r.exchange != nil {
 		r.replied()
@@ -143,38 +155,37 @@ func (r *request) drop() {
 	}
 }
 
-func (r *request) attempt(a *attempt) verdict {
+// run asks the attempt's target. The answer's head is in the exchange, and nothing of it has been sent to the
+// client. An HTTP error comes with its body unread. The error is of an attempt that has yielded no answer.
+func (r *request) run(a *attempt) (answer, error) {
 	err := r.send(a.target, a.began)
 	a.connect = r.exchange.Connected
 	if err != nil {
-		return r.lost(a, err)
+		return answer{}, err
 	}
 	a.status = r.exchange.Response.StatusCode()
 	r.readUpstreamID()
 	if !r.readAnswerHops() {
-		return r.lost(a, &pool.Error{Cause: pool.MalformedResponse, Err: errTooManyHops})
+		return answer{}, &pool.Error{Cause: pool.MalformedResponse, Err: errTooManyHops}
 	}
 	switch {
 	case a.status < 200: // 101 to a request that asked for no other protocol
-		return r.lost(a, &pool.Error{Cause: pool.MalformedResponse, Err: errStatus(a.status)})
+		return answer{}, &pool.Error{Cause: pool.MalformedResponse, Err: errStatus(a.status)}
 	case a.status == 403 && isHTML(r.exchange.Response.ContentType()):
 		// A page of what protects the upstream, which has not looked at the credential.
-		return r.lost(a, &pool.Error{Cause: pool.StatusRefused, Err: errStatus(a.status)})
+		return answer{}, &pool.Error{Cause: pool.StatusRefused, Err: errStatus(a.status)}
 	case a.status == 401, a.status == 402, a.status == 403:
 		// It is the gateway's credential that was refused, not the client's.
-		return r.lost(a, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(a.status)})
+		return answer{}, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(a.status)}
 	case a.status == fasthttp.StatusNotModified && r.conditional():
-		return r.reply(a)
 	case a.status/100 == 3:
-		return r.lost(a, &pool.Error{Cause: pool.Redirected, Err: errStatus(a.status)})
+		return answer{}, &pool.Error{Cause: pool.Redirected, Err: errStatus(a.status)}
 	case a.status/100 != 2:
-		return r.refused(a)
+		return answer{form: unread}, nil
+	case isEventStream(r.exchange.Response.ContentType()) && !r.isEncoded():
+		return r.readStream(a)
 	}
-	h := &r.exchange.Response
-	if isEventStream(h.ContentType()) && !r.isEncoded() {
-		return r.replyStream(a)
-	}
-	return r.reply(a)
+	return r.readPlain(a)
 }
 
 // conditional reports whether the client has asked for an answer only if it is another than one that
@@ -201,15 +212,22 @@ func (r *request) readAnswerHops() bool {
 
 var errTooManyHops = fmt.Errorf("its Connection headers have more than %d names", maxHops)
 
-// refused ends an attempt that got an HTTP error: it is the client's answer if nothing else
-// can be, and kept for that while something else still may.
-func (r *request) refused(a *attempt) verdict {
+// refused ends an attempt that got an HTTP error: it is the client's answer if nothing else can be,
+// and kept for that while something else still may.
+func (r *request) refused(a *attempt, ans answer) verdict {
 	v := r.noteRefused(a)
 	if r.endsWith(v) {
-		return r.reply(a)
+		if ans.form == unread {
+			var err error
+			if ans, err = r.readPlain(a); err != nil {
+				return r.lost(a, err)
+			}
+		}
+		r.reply(a, &ans)
+		return answered
 	}
 	r.failed = upstreamFailure(a.cause, a.target.Upstream.Name, errStatus(a.status))
-	r.hold(a)
+	r.keep(a, ans)
 	if cause, ended := r.exchange.Aborted(); ended {
 		return r.lost(a, &pool.Error{Cause: cause, Err: errStatus(a.status)})
 	}
@@ -240,9 +258,20 @@ func (e errStatus) Error() string { return "status " + strconv.Itoa(int(e)) }
 
 // lost ends an attempt without an answer that the client could have.
 func (r *request) lost(a *attempt, err error) verdict {
+	var own *ownError
+	if errors.As(err, &own) {
+		r.giveUp()
+		r.failed = own.failure
+		return over
+	}
 	r.failed = r.fail(a, err)
 	return r.verdict(a)
 }
+
+// ownError is of an attempt that the gateway gives up for a reason of its own.
+type ownError struct{ failure *failure }
+
+func (e *ownError) Error() string { return e.failure.message }
 
 // fail notes that an attempt failed. An err that is no *pool.Error is of an answer that
 // broke off.

@@ -178,7 +178,7 @@ func (g *gateway) key(spec keys.Spec) (*keys.Spec, string) {
 }
 
 // answer is a response, read to its end.
-type answer struct {
+type response struct {
 	status int
 	header http.Header
 	body   string
@@ -186,12 +186,12 @@ type answer struct {
 }
 
 // post sends body to a path with the test key; header pairs follow.
-func (g *gateway) post(path, body string, header ...string) answer {
+func (g *gateway) post(path, body string, header ...string) response {
 	g.t.Helper()
 	return g.send("POST", path, body, header...)
 }
 
-func (g *gateway) send(method, path, body string, header ...string) answer {
+func (g *gateway) send(method, path, body string, header ...string) response {
 	g.t.Helper()
 	resp, err := g.open(method, path, body, header...)
 	if err != nil {
@@ -199,7 +199,7 @@ func (g *gateway) send(method, path, body string, header ...string) answer {
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	return answer{resp.StatusCode, resp.Header, string(b), err}
+	return response{resp.StatusCode, resp.Header, string(b), err}
 }
 
 func (g *gateway) open(method, path, body string, header ...string) (*http.Response, error) {

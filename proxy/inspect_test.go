@@ -128,7 +128,7 @@ func (c *usageCase) held(encoded bool) bool {
 	return !c.streamed
 }
 
-func (c *usageCase) check(t *testing.T, a answer, used int64) {
+func (c *usageCase) check(t *testing.T, a response, used int64) {
 	t.Helper()
 	e := encodings[c.encoding]
 	encoded := e.coding != "" && e.coding != "identity"

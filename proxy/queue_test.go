@@ -30,7 +30,7 @@ models:
 `
 
 // busy has n requests of the key with secret under way, which began one after the other.
-func (g *gateway) busy(wg *sync.WaitGroup, n int, secret string, done func(i int, a answer)) {
+func (g *gateway) busy(wg *sync.WaitGroup, n int, secret string, done func(i int, a response)) {
 	for i := range n {
 		wg.Go(func() {
 			done(i, g.post("/v1/chat/completions", plainM, "Authorization", "Bearer "+secret))
@@ -39,8 +39,8 @@ func (g *gateway) busy(wg *sync.WaitGroup, n int, secret string, done func(i int
 	}
 }
 
-func right(t *testing.T) func(int, answer) {
-	return func(_ int, a answer) {
+func right(t *testing.T) func(int, response) {
+	return func(_ int, a response) {
 		if a.status != 200 {
 			t.Errorf("%d %s", a.status, a.body)
 		}
@@ -101,8 +101,8 @@ func TestTurns(t *testing.T) {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		var order []string
-		note := func(who string) func(int, answer) {
-			return func(i int, a answer) {
+		note := func(who string) func(int, response) {
+			return func(i int, a response) {
 				right(t)(i, a)
 				mu.Lock()
 				defer mu.Unlock()
@@ -130,7 +130,7 @@ func TestTurnThatDoesNotCome(t *testing.T) {
 		_, secret := g.key(keys.Spec{Name: "counted", Limits: keys.Limits{Requests: &ten}})
 		var wg sync.WaitGroup
 		g.busy(&wg, 1, secret, right(t))
-		var a answer
+		var a response
 		if took := timed(func() { a = g.post("/v1/chat/completions", plainM, "Authorization", "Bearer "+secret) }); took != 10*time.Second {
 			t.Errorf("after %v", took)
 		}
@@ -158,7 +158,7 @@ func TestHopelessWaitIsRefusedAtOnce(t *testing.T) {
 			g.post("/v1/chat/completions", plainM)
 		}
 		g.busy(&wg, 4, g.secret, right(t))
-		var a answer
+		var a response
 		if took := timed(func() { a = g.post("/v1/chat/completions", plainM) }); took != 0 || a.status != 503 {
 			t.Errorf("%d after %v", a.status, took)
 		}
@@ -178,7 +178,7 @@ func TestQueueIsBounded(t *testing.T) {
 		var wg sync.WaitGroup
 		statuses := map[int]int{}
 		var mu sync.Mutex
-		count := func(_ int, a answer) {
+		count := func(_ int, a response) {
 			mu.Lock()
 			defer mu.Unlock()
 			statuses[a.status]++
@@ -249,7 +249,7 @@ func TestWhoWaitsLooksAround(t *testing.T) {
 			map[string]steps{"a": {slow(time.Minute)}, "b": {slow(500 * time.Millisecond)}})
 		var wg sync.WaitGroup
 		g.busy(&wg, 2, g.secret, right(t)) // one at each
-		var a answer
+		var a response
 		took := timed(func() { a = g.post("/v1/chat/completions", plainM) })
 		if a.status != 200 || a.header.Get("X-Sluice-Upstream") != "b" || took < time.Second || took > 1100*time.Millisecond {
 			t.Errorf("%d by %s after %v", a.status, a.header.Get("X-Sluice-Upstream"), took)
@@ -291,7 +291,7 @@ func TestWhoIsOverItsLimitsDoesNotWait(t *testing.T) {
 		var wg sync.WaitGroup
 		g.busy(&wg, 4, g.secret, right(t))
 		for limit, secret := range map[string]string{"limits.requests": requests, "limits.tokens": tokens} {
-			var a answer
+			var a response
 			if took := timed(func() {
 				a = g.post("/v1/chat/completions", `{"model":"m","max_tokens":10}`, "Authorization", "Bearer "+secret)
 			}); took != 0 {

@@ -54,8 +54,7 @@ type request struct {
 	exchange   *pool.Exchange
 	attempts   []attempt
 	failed     *failure // of the newest attempt, if it is not answered with
-	holding    bool     // the newest attempt's HTTP error is kept: its head in exchange, its
-	held       []byte   // body here
+	kept       answer   // the newest attempt's HTTP error, should nothing else be tried
 	upstreamID []byte   // of the newest attempt's answer; empty without one
 	lastModel  bool     // no other model follows
 	last       bool     // nor another try: the attempt under way is the last possible
@@ -73,7 +72,7 @@ type request struct {
 	told     record.Request
 	steps    []record.Attempt
 	line     []byte // of the access log
-	answer   []byte // the shared buffer that the answer is in; nil while it fits into the connection's own
+	shared   []byte // the buffer that the answer is in; nil while it fits into the connection's own
 	scratch  []byte
 	head     []byte   // of the upstream request
 	upstream [][]byte // its body, in pieces

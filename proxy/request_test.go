@@ -117,7 +117,7 @@ type errorRow struct {
 	says            string // part of the message
 }
 
-func (e errorRow) check(t *testing.T, a answer) {
+func (e errorRow) check(t *testing.T, a response) {
 	t.Helper()
 	var body struct {
 		Error struct {
@@ -757,7 +757,7 @@ func TestConcurrentLimits(t *testing.T) {
 	g := start(t, oneModel+"limits: {in_flight: 2}\n", up.Address())
 	one := int64(1)
 	_, secret := g.key(keys.Spec{Name: "one at a time", Limits: keys.Limits{Concurrent: &one}})
-	done := make(chan answer, 2)
+	done := make(chan response, 2)
 	go func() { done <- g.post("/v1/chat/completions", `{"model":"m"}`, "Authorization", "Bearer "+secret) }()
 	<-arrived
 	a := g.post("/v1/chat/completions", `{"model":"m"}`, "Authorization", "Bearer "+secret)

@@ -54,7 +54,7 @@ const (
 )
 
 // want holds an answer's status and trail against what must have been.
-func (a answer) want(t *testing.T, status int, trail string) {
+func (a response) want(t *testing.T, status int, trail string) {
 	t.Helper()
 	if got := a.header.Get("X-Sluice-Trail"); a.status != status || got != trail {
 		t.Errorf("%d, trail %q; want %d, %q; %s", a.status, got, status, trail, a.body)
@@ -188,7 +188,7 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				g, _ := startScripted(t, one, map[string]steps{"a": {status(test.status, test.header), good}, "b": {good}})
-				var a answer
+				var a response
 				took := timed(func() { a = g.post("/v1/chat/completions", plainM) })
 				if test.wait < 0 {
 					a.want(t, 200, "m@a;"+test.status[:3]+";0,n@b;200;0")
@@ -260,7 +260,7 @@ func TestSeveralAskToWait(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				g, _ := startScripted(t, two, map[string]steps{"a": {test.a, good}, "b": {test.b}})
-				var a answer
+				var a response
 				took := timed(func() { a = g.post("/v1/chat/completions", plainM) })
 				if a.status != 200 || a.header.Get("X-Sluice-Attempts") != "3" || took < test.least || took > test.most+retryBase {
 					t.Errorf("%d %s after %v", a.status, a.header.Get("X-Sluice-Trail"), took)
@@ -420,7 +420,7 @@ func TestBreakerOpens(t *testing.T) {
 		}
 		shut("2", 6)
 		time.Sleep(2 * time.Second)
-		probed := make(chan answer)
+		probed := make(chan response)
 		go func() { probed <- g.post("/v1/chat/completions", plainM) }()
 		synctest.Wait()
 		shut("1", 7) // the probe is under way
@@ -451,7 +451,7 @@ func TestEveryAttemptCounts(t *testing.T) {
 		g, _ := startScripted(t, text, map[string]steps{"a": {status("404 Oh")}, "b": {upstreamtest.Stall("")}})
 		g.trip("n")
 		time.Sleep(time.Second)
-		done := make(chan answer)
+		done := make(chan response)
 		go func() { done <- g.post("/v1/chat/completions", `{"model":"m","stream":true}`) }()
 		synctest.Wait()
 		if s := g.p.Set().Models["n"].Targets[0].Status(); s.Breaker != "open" || s.InFlight != 1 {
@@ -719,7 +719,7 @@ func TestDeadlines(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				g, _ := startScripted(t, text, map[string]steps{"a": {upstreamtest.Stall("")}, "b": {upstreamtest.Stall("")}})
-				var a answer
+				var a response
 				took := timed(func() { a = g.post("/v1/chat/completions", test.body) })
 				says := "upstream "
 				if test.attempts != "1" {
@@ -885,7 +885,7 @@ func TestLastErrorIsKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				g, _ := prepare(t, step)
-				var a answer
+				var a response
 				took := timed(func() { a = g.post("/v1/chat/completions", plainM) })
 				a.want(t, 502, "m@a;429;0")
 				errorRow{502, "upstream_error", "", "upstream_error", "an error status"}.check(t, a)
@@ -899,7 +899,7 @@ func TestLastErrorIsKept(t *testing.T) {
 	t.Run("after a wait", func(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			g, hosts := prepare(t, status("503 Wait", "Retry-After: 3"))
-			done := make(chan answer)
+			done := make(chan response)
 			go func() { done <- g.post("/v1/chat/completions", plainM) }()
 			time.Sleep(time.Second)
 			g.trip("m") // while the request waits

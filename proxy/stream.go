@@ -70,33 +70,28 @@ func (p *Proxy) acquireStream() *stream {
 	return s
 }
 
-// replyStream passes an event stream on once its first event is there. With nothing left to
-// try, the head goes out without it after a silence of stream_keepalive.
-func (r *request) replyStream(a *attempt) verdict {
-	switch err := r.beginStream(a); err {
-	case nil:
-		return answered
-	case errObject:
-		r.exchange.Response.SetContentTypeBytes(typeJSON)
-		return r.reply(a)
-	default:
-		return r.lostStream(a, err)
-	}
-}
-
-// beginStream reads the first event and hands the request over to the stream. After an error the
-// stream is done with it.
-func (r *request) beginStream(a *attempt) error {
+// readStream reads an event stream up to its first event.
+func (r *request) readStream(a *attempt) (answer, error) {
 	s := r.proxy.acquireStream()
 	s.r, s.target = r, a.target
 	if total := a.target.Timeouts.StreamTotal.Std(); total > 0 {
 		s.until = a.began.Add(total)
 	}
-	if err := s.awaitFirst(r.firstEventDeadline(a), r.last); err != nil {
-		r.holdEvent(0)
-		s.release()
-		return err
+	err := s.awaitFirst(r.firstEventDeadline(a), r.last)
+	if err == nil {
+		return answer{form: streaming, stream: s}, nil
 	}
+	r.holdEvent(0)
+	s.release()
+	if err == errObject {
+		r.exchange.Response.SetContentTypeBytes(typeJSON)
+		return r.readPlain(a)
+	}
+	return r.noStream(a, err)
+}
+
+// replyStream hands the request over to a stream.
+func (r *request) replyStream(a *attempt, s *stream) {
 	s.member = r.appendMember(s.member[:0])
 	r.stream = true
 	r.copyHead(a)
@@ -108,7 +103,6 @@ func (r *request) beginStream(a *attempt) error {
 	r.ctx.Response.SetBodyStreamWriter(s.run)
 	r.conn.Inherit(&s.heir)
 	r.handOver()
-	return nil
 }
 
 // awaitFirst reads up to the first event, which must be there at a time. If nothing else can be
@@ -159,32 +153,30 @@ func (r *request) firstEventDeadline(a *attempt) time.Time {
 	return earlier(d, a.began.Add(a.target.Timeouts.FirstByte.Std()))
 }
 
-func (r *request) lostStream(a *attempt, err error) verdict {
+// noStream is what an error of reading a stream up to its first event says of the attempt. An error event with
+// a status is an answer.
+func (r *request) noStream(a *attempt, err error) (answer, error) {
 	if errors.Is(err, errPanic) {
-		r.giveUp()
-		r.failed = refusal(internal, "", "the gateway failed while it waited for the upstream")
-		return over
+		return answer{}, &ownError{refusal(internal, "", "the gateway failed while it waited for the upstream")}
 	}
 	if errors.Is(err, sse.ErrNoRoom) {
-		r.giveUp()
-		r.failed = r.outOfMemory()
-		return over
+		return answer{}, &ownError{r.outOfMemory()}
 	}
 	var e *toldError
 	if errors.As(err, &e) {
 		if len(e.object) > 0 && e.object[0] == '{' {
 			e.object = r.annotated(e.object)
-			r.exchange.Response.SetContentType("application/json")
+			r.exchange.Response.SetContentTypeBytes(typeJSON)
 		} else {
 			e.status = 0
 		}
-		return r.toldBy(a, e)
+		return r.toldAnswer(a, e)
 	}
 	cause := streamCause(err, false)
 	if cause == pool.StreamBroken {
 		cause = pool.ResponseBroken // before its first event
 	}
-	return r.lost(a, &pool.Error{Cause: cause, Err: err})
+	return answer{}, &pool.Error{Cause: cause, Err: err}
 }
 
 // streamCause is what an error of the reading says of the attempt.

@@ -30,7 +30,7 @@ func TestAnotherTargetAtOnce(t *testing.T) {
 				inBubble(t, func(t *testing.T) {
 					moves := !e.retried && !e.stays && e.cause != "response_timeout"
 					g, hosts := startScripted(t, withRetries(0), map[string]steps{"a": {f.step}, "b": {good}})
-					var a answer
+					var a response
 					took := timed(func() { a = g.post("/v1/chat/completions", body) })
 					trail := fmt.Sprintf("m@a;%s;%d", e.shown(), e.takes.Milliseconds())
 					if moves {

@@ -150,18 +150,18 @@ var (
 	errNoText   = &pool.Error{Cause: pool.NoAnswer, Err: errors.New("a stream of a terminator alone")}
 )
 
-// checkAnswer looks at a 2xx that has been read to its end, takes its usage, and gives the verdict on one
-// that is no answer.
-func (r *request) checkAnswer(a *attempt, body []byte, rd *reading) (v verdict, is bool) {
+// checkAnswer looks at a 2xx that has been read to its end, and takes its usage. The error is of one that is
+// no answer.
+func (r *request) checkAnswer(a *attempt, body []byte, rd *reading) error {
 	first := jsontext.SkipSpace(body, 0)
 	switch {
 	case a.status == 204 || a.status == 205:
-		return 0, true
+		return nil
 	case first == len(body):
 		if rd.json || r.route.json {
-			return r.lost(a, errBlank), false
+			return errBlank
 		}
-		return 0, true
+		return nil
 	case !rd.isJSON():
 		return r.checkOther(a, body, rd)
 	}
@@ -171,58 +171,57 @@ func (r *request) checkAnswer(a *attempt, body []byte, rd *reading) (v verdict, 
 	}
 	if !whole { // an array, an empty object, or what is nested too deep to follow?
 		if rd.json && !wholeJSON(body[first:]) {
-			return r.lost(a, errNotText), false
+			return errNotText
 		}
 		r.guess(nil, int64(len(body)-rd.added))
-		return 0, true
+		return nil
 	}
-	if v, is := r.judge(a, &t, body); !is {
-		return v, false
+	if err := r.judge(a, &t, body); err != nil {
+		return err
 	}
 	if r.tokens.limited && !r.tokens.usage.known() {
 		r.guess(nil, bytesPerToken*promptTokens(body[max(0, rd.added):]))
 	}
-	return 0, true
+	return nil
 }
 
 // checkOther is checkAnswer for a body that is not JSON as it stands. One that is so only once it is decoded
 // is judged alike.
-func (r *request) checkOther(a *attempt, body []byte, rd *reading) (v verdict, is bool) {
+func (r *request) checkOther(a *attempt, body []byte, rd *reading) error {
 	i := r.inspect(body)
 	if i == nil {
 		r.guess(nil, int64(len(body)-rd.added))
-		return 0, true
+		return nil
 	}
 	defer i.close()
 	i.see(body)
 	err := i.end()
-	is = err == nil
 	switch {
-	case !is:
-		v = r.lost(a, &pool.Error{Cause: pool.ResponseBroken, Err: err})
+	case err != nil:
+		err = &pool.Error{Cause: pool.ResponseBroken, Err: err}
 	case rd.whole && i.whole() && i.skim.objects == 1:
-		v, is = r.judge(a, &i.skim.top, body)
+		err = r.judge(a, &i.skim.top, body)
 	}
-	if !is {
+	if err != nil {
 		r.tokens.usage, r.tokens.sent = usage{}, 0
-		return v, false
+		return err
 	}
 	r.guess(i, int64(len(body)-rd.added))
-	return 0, true
+	return nil
 }
 
-// judge takes the usage that the answer's object has, and gives the verdict on one that says that there is
-// no answer.
-func (r *request) judge(a *attempt, t *top, body []byte) (v verdict, is bool) {
+// judge takes the usage that the answer's object has. The error is of an object that says that there is no
+// answer.
+func (r *request) judge(a *attempt, t *top, body []byte) error {
 	if status, failed := t.failed(); failed {
-		return r.toldBy(a, &toldError{status, body}), false
+		return &toldError{status, body}
 	}
 	if r.route.choices && t.choices != nil && jsontext.IsEmpty(t.choices) {
 		a.empty = true
-		return r.lost(a, errNoChoice), false
+		return errNoChoice
 	}
 	r.tokens.usage.read(t.usage)
-	return 0, true
+	return nil
 }
 
 // wholeJSON reports whether text is one JSON value. One that is nested too deep to follow counts as
@@ -232,34 +231,24 @@ func wholeJSON(text []byte) bool {
 	return err == jsontext.ErrTooNested || err == nil && jsontext.SkipSpace(text, end) == len(text)
 }
 
-// toldBy ends an attempt whose 2xx told an error: with the status that it says, as if that had been
-// the answer's, else as one without an answer. The object becomes the client's, or is kept.
-func (r *request) toldBy(a *attempt, e *toldError) verdict {
+// toldAnswer makes of an error that a 2xx told an answer with the status that it says, as if that had been
+// the answer's, and one of an attempt without an answer where it says none. Other errors it returns as they are.
+func (r *request) toldAnswer(a *attempt, err error) (answer, error) {
+	var e *toldError
+	if !errors.As(err, &e) {
+		return answer{}, err
+	}
 	switch e.status {
 	case 0:
-		return r.lost(a, &pool.Error{Cause: pool.ErrorEvent, Err: e})
+		return answer{}, &pool.Error{Cause: pool.ErrorEvent, Err: e}
 	case 401, 402, 403:
-		return r.lost(a, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(e.status)})
+		return answer{}, &pool.Error{Cause: pool.CredentialRefused, Err: errStatus(e.status)}
 	}
 	if cause, aborted := r.exchange.Aborted(); aborted && cause.Ended() {
-		return r.lost(a, &pool.Error{Cause: cause, Err: e})
+		return answer{}, &pool.Error{Cause: cause, Err: e}
 	}
 	a.status = e.status
-	v := r.noteRefused(a)
-	if r.endsWith(v) {
-		r.copyHead(a)
-		r.replied()
-		r.answerWith(e.object)
-		return answered
-	}
-	r.failed = upstreamFailure(a.cause, a.target.Upstream.Name, errStatus(a.status))
-	if len(e.object) > keepBuffer/2 {
-		r.dropAnswer()
-		return v
-	}
-	r.holding, r.held = true, e.object
-	r.replied()
-	return v
+	return answer{form: complete, body: e.object, told: true}, nil
 }
 
 // annotated is a JSON object of an event with the gateway's member in it.
