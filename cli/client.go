@@ -50,11 +50,26 @@ func (c *client) call(ctx context.Context, method, path string, body any) (json.
 	if err != nil || status/100 == 2 {
 		return answer, err
 	}
-	var said struct{ Error struct{ Message string } }
-	if json.Unmarshal(answer, &said) != nil || said.Error.Message == "" {
-		return nil, fmt.Errorf("%s answered %d, and not as a sluice does", c.base, status)
+	return nil, c.refusal(answer, status)
+}
+
+// refusedError is what the gateway says of a request that it did not take.
+type refusedError struct {
+	status         int
+	param, message string
+}
+
+func (e *refusedError) Error() string { return e.message }
+
+// refusal reads an answer whose status is no success.
+func (c *client) refusal(answer []byte, status int) error {
+	var said struct {
+		Error struct{ Message, Param string }
 	}
-	return nil, errors.New(said.Error.Message)
+	if json.Unmarshal(answer, &said) != nil || said.Error.Message == "" {
+		return fmt.Errorf("%s answered %d, and not as a sluice does", c.base, status)
+	}
+	return &refusedError{status, said.Error.Param, said.Error.Message}
 }
 
 func (c *client) exchange(ctx context.Context, method, path string, body any) (json.RawMessage, int, error) {
@@ -67,14 +82,9 @@ func (c *client) exchange(ctx context.Context, method, path string, body any) (j
 			return nil, 0, err
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(text))
+	resp, err := c.send(ctx, method, path, text)
 	if err != nil {
 		return nil, 0, err
-	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, 0, fmt.Errorf("cannot reach the admin port: %w", err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -82,6 +92,20 @@ func (c *client) exchange(ctx context.Context, method, path string, body any) (j
 		return nil, 0, fmt.Errorf("the admin port's answer broke off: %w", err)
 	}
 	return bytes.TrimSpace(answer), resp.StatusCode, nil
+}
+
+// send sends a request. The caller closes the answer's body.
+func (c *client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the admin port: %w", err)
+	}
+	return resp, nil
 }
 
 // into is call for an answer of a known shape.

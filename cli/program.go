@@ -60,12 +60,16 @@ func (p *Program) Root() *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(p.serve("serve"), p.demo(), p.init(), p.check(), p.keys(), p.models(), p.upstreams(), p.status(),
-		p.reload(), p.page(), mockCommand(), completion(), p.version())
+		p.tail(), p.reload(), p.page(), mockCommand(), completion(), p.version())
 	return root
 }
 
 // coloured reports whether w is a terminal whose user has nothing against colours (https://no-color.org).
 func coloured(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+}
+
+func isTerminal(of any) bool {
+	file, ok := of.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }

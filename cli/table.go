@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -60,31 +61,51 @@ func (t *table) add(values ...any) {
 }
 
 func (t *table) print(to io.Writer) error {
-	var widths []int
+	c := columns{colour: t.colour, widest: math.MaxInt}
 	for _, row := range t.rows {
-		for i, c := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
-		}
+		c.fit(row)
 	}
-	var b strings.Builder
+	var b []byte
 	for _, row := range t.rows {
-		for i, c := range row {
-			if t.colour && c.style != "" {
-				fmt.Fprintf(&b, "\x1b[%sm%s\x1b[0m", c.style, c.text)
-			} else {
-				b.WriteString(c.text)
-			}
-			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
-			}
-		}
-		b.WriteByte('\n')
+		b = c.append(b, row)
 	}
-	_, err := io.WriteString(to, b.String())
+	_, err := to.Write(b)
 	return err
+}
+
+// columns lines up rows that are printed one by one: a column becomes wider with what is in it.
+type columns struct {
+	colour bool
+	widest int // no column becomes wider than this
+	widths []int
+}
+
+// fit widens the columns for row.
+func (c *columns) fit(row []cell) {
+	for i, cell := range row {
+		if i == len(c.widths) {
+			c.widths = append(c.widths, 0)
+		}
+		if width := utf8.RuneCountInString(cell.text); width <= c.widest {
+			c.widths[i] = max(c.widths[i], width)
+		}
+	}
+}
+
+// append appends row, which fit has seen, as a line.
+func (c *columns) append(b []byte, row []cell) []byte {
+	for i, cell := range row {
+		if c.colour && cell.style != "" {
+			b = fmt.Appendf(b, "\x1b[%sm%s\x1b[0m", cell.style, cell.text)
+		} else {
+			b = append(b, cell.text...)
+		}
+		if i < len(row)-1 {
+			room := max(0, c.widths[i]-utf8.RuneCountInString(cell.text))
+			b = append(b, strings.Repeat(" ", room+2)...)
+		}
+	}
+	return append(b, '\n')
 }
 
 // plain is text that does nothing to a terminal, and reads as what it is.
