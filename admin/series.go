@@ -14,7 +14,7 @@ import (
 
 const (
 	defaultTop = 8
-	maxTop     = 50
+	maxTop     = 100
 )
 
 // refuseParam answers a parameter that cannot be.

@@ -88,10 +88,10 @@ func TestSeries(t *testing.T) {
 			t.Errorf("%s: %s, want %s", by, got, want)
 		}
 	}
-	for query, param := range map[string]string{"range=2h": "range", "by=x": "by", "top=0": "top", "top=51": "top", "rang=1h": "rang", "name=x" + strings.Repeat("&name=x", 50): "name"} {
+	for query, param := range map[string]string{"range=2h": "range", "by=x": "by", "top=0": "top", "top=101": "top", "rang=1h": "rang", "name=x" + strings.Repeat("&name=x", 100): "name"} {
 		p.refused("GET", "/api/series?"+query, "", 400, "invalid_request", param, "")
 	}
-	p.refused("GET", "/api/series?range=2h", "", 400, "invalid_request", "range", "15m, 1h, 24h, 7d")
+	p.refused("GET", "/api/series?range=2h", "", 400, "invalid_request", "range", "1m, 15m, 1h, 24h, 7d")
 }
 
 func TestStatusAtAGlance(t *testing.T) {

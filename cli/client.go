@@ -103,6 +103,10 @@ func (c *client) send(ctx context.Context, method, path string, body []byte) (*h
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	resp, err := c.http.Do(req)
 	if err != nil {
+		var failed *url.Error // which repeats the whole URL before it says what is wrong
+		if errors.As(err, &failed) {
+			err = failed.Err
+		}
 		return nil, fmt.Errorf("cannot reach the admin port: %w", err)
 	}
 	return resp, nil

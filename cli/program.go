@@ -60,7 +60,8 @@ func (p *Program) Root() *cobra.Command {
 	root.SetFlagErrorFunc(wrongFlag)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(p.serve("serve"), p.demo(), p.init(), p.check(), p.keys(), p.models(), p.upstreams(), p.status(),
-		p.tail(), p.reload(), p.page(), mockCommand(), completion(), p.version())
+		p.tail(), p.top(),
+		p.reload(), p.page(), mockCommand(), completion(), p.version())
 	return root
 }
 

@@ -34,9 +34,11 @@ func (p *Program) tail() *cobra.Command {
 		Short: "show the requests of a running sluice as they end",
 		Long: `Show the requests of a running sluice as they end, a line for each, until
 Ctrl-C. When the gateway restarts it connects again.`,
-		Example: "  sluice tail --status 5xx\n  sluice tail --key \"search team\" --slow 2s\n  sluice tail --json | jq .request_id",
-		Args:    takes(0, 0, ""),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return r.tail(cmd) },
+		Example: `  sluice tail --status 5xx
+  sluice tail --key "search team" --slow 2s
+  sluice tail --json | jq .request_id`,
+		Args: takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error { return r.tail(cmd) },
 	}
 	r.bind(cmd)
 	for _, f := range tailFilters {
@@ -59,7 +61,8 @@ func (r *remote) tail(cmd *cobra.Command) error {
 	out := newTailLines(cmd.OutOrStdout(), r.asJSON)
 	err = out.header()
 	if err == nil {
-		f := follower{admin: admin, path: "/api/requests/stream?" + query.Encode(), notes: cmd.ErrOrStderr(), show: out.show, unread: out.unread}
+		f := follower{admin: admin, path: "/api/requests/stream?" + query.Encode(), notes: cmd.ErrOrStderr(),
+			show: out.show, unread: out.unread}
 		err = f.run(cmd.Context())
 	}
 	if errors.Is(err, syscall.EPIPE) {
@@ -102,7 +105,8 @@ func newTailLines(to io.Writer, asJSON bool) *tailLines {
 }
 
 func tailTitles() (row []cell) {
-	for _, title := range []string{"TIME", "STATUS", "MODEL → UPSTREAM", "KEY", "DURATION", "FIRST BYTE", "TOKENS", "ATTEMPTS", "ERROR"} {
+	for _, title := range []string{"TIME", "STATUS", "MODEL → UPSTREAM", "KEY", "DURATION", "FIRST BYTE", "TOKENS",
+		"ATTEMPTS", "ERROR"} {
 		row = append(row, cell{title, bold})
 	}
 	return row
@@ -175,8 +179,8 @@ func (e *endedRequest) row() []cell {
 	if e.TokensIn != nil && e.TokensOut != nil {
 		tokens = fmt.Sprintf("%d/%d", *e.TokensIn, *e.TokensOut)
 	}
-	row := []cell{{text: e.Time.Local().Format("15:04:05.000")}, {strconv.Itoa(e.Status), statusStyle(e.Status)}, {text: name},
-		{text: cut(plain(key))}, {text: briefTime(e.Total)}, {text: briefTime(e.FirstByte)}, {text: tokens},
+	row := []cell{{text: e.Time.Local().Format("15:04:05.000")}, {strconv.Itoa(e.Status), statusStyle(e.Status)},
+		{text: name}, {text: cut(plain(key))}, {text: briefTime(e.Total)}, {text: briefTime(e.FirstByte)}, {text: tokens},
 		{text: strconv.Itoa(e.Attempts)}, {text: e.Error, style: red}}
 	for i := range row {
 		if row[i].text == "" {
@@ -202,9 +206,11 @@ func statusStyle(status int) style {
 // longestName is how much of a name a line has.
 const longestName = 60
 
-func cut(text string) string {
-	if letters := []rune(text); len(letters) > longestName {
-		return string(letters[:longestName-1]) + "…"
+func cut(text string) string { return cutTo(text, longestName) }
+
+func cutTo(text string, most int) string {
+	if letters := []rune(text); len(letters) > most {
+		return string(letters[:most-1]) + "…"
 	}
 	return text
 }

@@ -176,9 +176,12 @@ func TestTailWhoseReaderLeaves(t *testing.T) {
 		left.Close()
 		var notes upstreamtest.Buffer
 		p := Program{Stdout: to, Stderr: &notes}
-		if err := p.Run(t.Context(), []string{"tail", "--admin", gateway.URL}); err != nil || notes.String() != "" {
-			t.Errorf("%v %s", err, &notes)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err = p.Run(ctx, []string{"tail", "--admin", gateway.URL})
+		if err != nil || ctx.Err() != nil || notes.String() != "" {
+			t.Errorf("%v, %v %s", err, ctx.Err(), &notes)
 		}
+		cancel()
 		to.Close()
 		gateway.Close()
 	}

@@ -29,10 +29,7 @@ type upstream struct {
 		At    time.Time `json:"at"`
 		Cause string    `json:"cause"`
 	} `json:"last_failure"`
-	Targets []struct {
-		Target   string `json:"target"`
-		InFlight int64  `json:"in_flight"`
-	} `json:"targets"`
+	Targets []target `json:"targets"`
 }
 
 // model is one as the admin port shows it.
@@ -44,7 +41,8 @@ type model struct {
 
 type target struct {
 	Upstream   string  `json:"upstream"`
-	Model      string  `json:"model"`
+	Model      string  `json:"model"`  // of an upstream's, the public name
+	Target     string  `json:"target"` // of an upstream's, the upstream's own name
 	Weight     int     `json:"weight"`
 	InFlight   int64   `json:"in_flight"`
 	Breaker    string  `json:"breaker"`

@@ -14,7 +14,7 @@ var ranges = []struct {
 	span time.Duration
 	tier int
 }{
-	{"15m", 15 * time.Minute, 0}, {"1h", time.Hour, 0}, {"24h", 24 * time.Hour, 1}, {"7d", 7 * 24 * time.Hour, 2},
+	{"1m", time.Minute, 0}, {"15m", 15 * time.Minute, 0}, {"1h", time.Hour, 0}, {"24h", 24 * time.Hour, 1}, {"7d", 7 * 24 * time.Hour, 2},
 }
 
 // Ranges are their names.
