@@ -206,7 +206,7 @@ func (n *names) order(all []*address) []*address {
 	for i < len(all) && all[i].ip.Is4() == all[0].ip.Is4() {
 		i++
 	}
-	turn := int(n.turn.Add(1))
+	turn := n.turn.Add(1)
 	preferred, others := rotated(all[:i], turn), rotated(all[i:], turn)
 	ordered := make([]*address, 0, len(all))
 	for i := range max(len(preferred), len(others)) {
@@ -220,11 +220,11 @@ func (n *names) order(all []*address) []*address {
 	return ordered
 }
 
-func rotated(all []*address, turn int) []*address {
+func rotated(all []*address, turn uint32) []*address {
 	if len(all) == 0 {
 		return nil
 	}
-	at := turn % len(all)
+	at := int(turn % uint32(len(all))) // an int may be too small for turn
 	return append(slices.Clone(all[at:]), all[:at]...)
 }
 

@@ -169,6 +169,48 @@ func TestRace(t *testing.T) {
 	}
 }
 
+// TestARaceWithoutTime ends, though there was no time to begin it, or to go on with it.
+func TestARaceWithoutTime(t *testing.T) {
+	for name, test := range map[string]struct {
+		before bool // the time is over before it begins
+		tried  string
+	}{
+		"over before it begins": {true, ""},
+		"over between two":      {false, "10.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				net := &network{hosts: map[string]func(context.Context) error{
+					"10.0.0.1": func(context.Context) error { cancel(); return syscall.ECONNREFUSED },
+				}}
+				names := testNames(&resolver{found: "10.0.0.1 10.0.0.2"}, net)
+				all, err := names.addresses(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if test.before {
+					cancel()
+				}
+				ended := make(chan error, 1)
+				go func() {
+					_, err := names.race(ctx, all)
+					ended <- err
+				}()
+				select {
+				case err = <-ended:
+				case <-time.After(time.Minute):
+					t.Fatal("it waits for nobody")
+				}
+				if tried := net.takeTried(); err == nil || tried != test.tried {
+					t.Errorf("tried %q, and it ended with %v; want %q and an error", tried, err, test.tried)
+				}
+			})
+		})
+	}
+}
+
 // TestAFailedAddressGoesLast for a while.
 func TestAFailedAddressGoesLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

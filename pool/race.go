@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync/atomic"
@@ -48,10 +49,13 @@ func (n *names) race(ctx context.Context, order []*address) (*watched, error) {
 	)
 	defer timer.Stop()
 	for begun, under := 0, 0; ; {
-		if begun < len(order) && ctx.Err() == nil {
+		switch over := ctx.Err(); {
+		case begun < len(order) && over == nil:
 			go n.try(ctx, begun, order[begun], &won, ends)
 			begun, under = begun+1, under+1
 			timer.Reset(stagger)
+		case under == 0: // nothing is left to wait for
+			return nil, cmp.Or(err, over)
 		}
 		select {
 		case <-timer.C:
@@ -64,9 +68,6 @@ func (n *names) race(ctx context.Context, order []*address) (*watched, error) {
 			}
 			order[d.i].failed.Store(max(1, n.now()))
 			err = d.err
-		}
-		if under == 0 && (begun == len(order) || ctx.Err() != nil) {
-			return nil, err
 		}
 	}
 }
