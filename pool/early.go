@@ -40,15 +40,7 @@ func (x *Exchange) writeAndListen(w *watched, began time.Time) (unread bool, err
 	x.reader = x.upstream.client.AcquireReader(x.link.Conn())
 	x.written = make(chan error, 1)
 	go x.aside()
-	_, err = x.reader.Peek(1)
-	heard := err == nil
-	if heard {
-		err = x.readHead()
-	}
-	stopped := err != nil || x.Response.StatusCode() >= fasthttp.StatusMultipleChoices
-	if stopped {
-		w.stopWriting()
-	}
+	heard, stopped, err := x.listen(w)
 	failure := <-x.written
 	w.endDuplex()
 	if v := x.panicked; v != nil {
@@ -64,6 +56,26 @@ func (x *Exchange) writeAndListen(w *watched, began time.Time) (unread bool, err
 	}
 	// Of a request that was not written to its end the upstream has read a part at most.
 	return closedByPeer(err) && (x.cut || time.Since(began) < resendWithin), noByte(err)
+}
+
+// listen reads the answer's head, and stops the writing beside it, unless that is to go on. A panic in it
+// goes on once the other goroutine has ended, whose the request is until then.
+func (x *Exchange) listen(w *watched) (heard, stopped bool, err error) {
+	stopped = true
+	defer func() {
+		if stopped {
+			w.stopWriting()
+		}
+		if v := recover(); v != nil {
+			<-x.written
+			panic(v)
+		}
+	}()
+	if _, err = x.reader.Peek(1); err != nil {
+		return false, true, err
+	}
+	err = x.readHead()
+	return true, err != nil || x.Response.StatusCode() >= fasthttp.StatusMultipleChoices, err
 }
 
 // writeAside writes the request. If it cannot, what there is of an answer is still read.

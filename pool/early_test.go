@@ -1,10 +1,12 @@
 package pool
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/internal/upstreamtest"
+	"sluice/metrics"
 )
 
 // swallowed is a body that the buffers of two kernels do not hold.
@@ -139,5 +142,50 @@ func TestAnUpstreamThatReadsNothing(t *testing.T) {
 					goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"))
 			})
 		}
+	}
+}
+
+// unreadable is a connection that panics when it is read from, while a write waits.
+type unreadable struct {
+	net.Conn
+	writing, wrote chan struct{}
+}
+
+func (c *unreadable) Read([]byte) (int, error) {
+	<-c.writing
+	panic("no bytes")
+}
+
+func (c *unreadable) Write(b []byte) (int, error) {
+	defer close(c.wrote)
+	close(c.writing)
+	return c.Conn.Write(b)
+}
+
+// TestAPanicWhileALargeRequestIsWritten goes on only when nobody writes the request any more.
+func TestAPanicWhileALargeRequestIsWritten(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	conn := &unreadable{near, make(chan struct{}), make(chan struct{})}
+	p := New(metrics.New(), slog.New(slog.DiscardHandler), func() time.Duration { return 0 },
+		func(context.Context, string, string) (net.Conn, error) { return conn, nil })
+	defer p.Close()
+	target := targetOf(t, p, "upstreams: {up: {base_url: http://up.test/v1}}\nmodels: {m: {targets: [{upstream: up}]}}\n")
+	x := Acquire()
+	x.Head, x.Body = []byte("POST / HTTP/1.1\r\n\r\n"), [][]byte{swallowed}
+	func() {
+		defer func() {
+			if v := recover(); v != "no bytes" {
+				t.Errorf("it panicked with %v", v)
+			}
+		}()
+		t.Errorf("no panic, but %v", x.Send(target, time.Now().Add(time.Minute)))
+	}()
+	select {
+	case <-conn.wrote:
+		x.Finish()
+		Release(x)
+	default:
+		t.Error("the request is still being written")
 	}
 }
