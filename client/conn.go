@@ -169,14 +169,14 @@ func (c *Conn) setReadBy(t time.Time) error {
 // Close closes the connection, after the client has had the chance to read what was
 // written.
 func (c *Conn) Close() error {
+	if h := c.heir.Swap(nil); h != nil { // maybe since another goroutine has closed it
+		h.Lost()
+	}
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
 	defer c.all.remove(c)
 	_ = c.SetReadDeadline(time.Time{}) // discard has its own
-	if h := c.heir.Swap(nil); h != nil {
-		h.Lost()
-	}
 	// A stream may still wait for its upstream: the server closes a connection that it
 	// cannot write to without asking it.
 	if c.abort(Left) {

@@ -31,7 +31,8 @@ func TestConnectionThatEndsBeforeItsStreamsHead(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost, began := 0, 0
-	conn.(*Conn).Inherit(&Heir{Begin: func([]byte) { began++ }, Lost: func() { lost++ }})
+	heir := &Heir{Begin: func([]byte) { began++ }, Lost: func() { lost++ }}
+	conn.(*Conn).Inherit(heir)
 	if n := conns.Memory(); n != 1 {
 		t.Errorf("an open connection takes %d bytes", n)
 	}
@@ -43,5 +44,13 @@ func TestConnectionThatEndsBeforeItsStreamsHead(t *testing.T) {
 	}
 	if n := conns.Memory(); n != 0 {
 		t.Errorf("a closed connection takes %d bytes", n)
+	}
+	// The end of the process closes a connection that was idle a moment ago; the server closes it again.
+	conn.(*Conn).Inherit(heir)
+	if _, err := conn.Write(make([]byte, ServerBuffer)); err == nil {
+		t.Error("a closed connection can be written to")
+	}
+	if err := conn.Close(); err == nil || lost != 2 || began != 0 {
+		t.Errorf("closed once more (%v), it was lost %d times and began %d times", err, lost, began)
 	}
 }
