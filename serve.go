@@ -126,6 +126,7 @@ func serve(ctx context.Context, run service) error {
 	end, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	if replaced {
+		stopBook() // its file is the other process's now
 		var admin sync.WaitGroup
 		admin.Go(func() { operator.Shutdown(end) }) // now: what is asked there concerns the other process
 		gateway.Shutdown(end, most)
@@ -134,8 +135,6 @@ func serve(ctx context.Context, run service) error {
 		p.notify(daemon.SdNotifyStopping)
 		gateway.Shutdown(end, idleAtEnd)
 		operator.Shutdown(end)
-	}
-	if !replaced { // else the file is the other process's
 		stopBook()
 		book.Save()
 	}

@@ -14,7 +14,8 @@ import (
 
 // Book is all series of a process, what happened meanwhile, and the errors in groups.
 type Book struct {
-	parts Parts
+	parts  Parts
+	saving sync.Mutex // held while the file is written
 
 	mu      sync.Mutex
 	begun   time.Time // since when it counts

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,6 +282,27 @@ func TestKept(t *testing.T) {
 			t.Errorf("%s %s", fresh.log.String(), nowhere.log.String())
 		}
 	})
+}
+
+// TestSavesDoNotMix: the file is whole though several write it at once, as before a successor begins.
+func TestSavesDoNotMix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db.series")
+	var g gateway
+	b := New(g.parts(path))
+	g.tell(nil)
+	b.Look(time.Now())
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 8 {
+				b.Save()
+			}
+		})
+	}
+	all.Wait()
+	if _, err := readKept(path); err != nil || g.log.Len() > 0 {
+		t.Errorf("%v %s", err, g.log.String())
+	}
 }
 
 func TestTimesArePacked(t *testing.T) {

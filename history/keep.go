@@ -41,6 +41,8 @@ func (b *Book) Save() {
 }
 
 func (b *Book) save() error {
+	b.saving.Lock()
+	defer b.saving.Unlock()
 	var body bytes.Buffer
 	if err := gob.NewEncoder(&body).Encode(b.kept(time.Now())); err != nil {
 		return err
