@@ -206,6 +206,8 @@ func (s *stream) run(*bufio.Writer) {
 	defer func() {
 		if v := recover(); v != nil {
 			_ = s.panicked(v)
+			s.r.failure = refusal(internal, "", "the gateway failed; the answer is incomplete")
+			conn.CutShort()
 		}
 	}()
 	var err error

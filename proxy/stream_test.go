@@ -443,6 +443,29 @@ func TestPanicInAStream(t *testing.T) {
 	}
 }
 
+// TestPanicAtTheEndOfAStream: what was cut does not end as if it were whole, and is a failure of the gateway.
+func TestPanicAtTheEndOfAStream(t *testing.T) {
+	proceed := make(chan struct{})
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		_, _ = io.WriteString(conn, typed("text/event-stream", "", chunkOne))
+		<-proceed
+		conn.Close()
+	})
+	g := start(t, oneModel+"access_log: true\n", up.Address())
+	g.p.metrics.BrokenStreams = nil // so that counting it panics
+	resp, err := g.open("POST", "/v1/chat/completions", request1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	close(proceed)
+	if body, err := io.ReadAll(resp.Body); string(body) != annotatedOne || err == nil {
+		t.Errorf("%q %v", body, err)
+	}
+	eventually(t, "it is logged", func() bool { return strings.Contains(g.log.String(), `"error":"gateway_internal"`) })
+	eventually(t, "all is given back", func() bool { return g.p.gate.InFlight() == 0 && g.held() == 0 })
+}
+
 // TestHeadOfAStreamHoweverTheServerWritesIt: with an answer before it still in the server's buffer,
 // or larger than that buffer, it comes whole and in order.
 func TestHeadOfAStreamHoweverTheServerWritesIt(t *testing.T) {
