@@ -19,9 +19,7 @@ type passage struct {
 	end      error  // what a read from the upstream returns when nothing more comes; nil before
 	left     bool   // the client has not taken what was written
 	client   client.Pace
-	// of an answer that comes while it is sent
-	came       int64 // bytes
-	inspection *inspection
+	came     int64 // bytes of an answer that comes while it is sent
 }
 
 func (p *passage) Read(b []byte) (n int, err error) {
@@ -70,7 +68,7 @@ func (p *passage) read(b []byte) (int, error) {
 
 // look inspects what has been read, and returns the error of the reading, or that of an end which is none.
 func (p *passage) look(b []byte, err error) error {
-	i := p.inspection
+	i := p.r.inspection
 	if i != nil {
 		i.see(b)
 	}
@@ -138,10 +136,7 @@ func (p *passage) Close() error {
 		r.left = true
 	}
 	r.left = r.left || p.left || r.conn.Broken() != nil
-	r.guess(p.inspection, p.came)
-	if p.inspection != nil {
-		p.inspection.close()
-	}
+	r.guess(r.inspection, p.came)
 	r.finish()
 	return nil
 }

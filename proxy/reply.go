@@ -101,8 +101,8 @@ func (r *request) replyAsItComes(a *attempt, prefix []byte, added int) {
 	p := &passage{r: r, came: int64(len(prefix) - added)}
 	if !a.failed && a.status/100 == 2 {
 		r.tokens.answered = true
-		if p.inspection = r.inspect(prefix); p.inspection != nil {
-			p.inspection.see(prefix)
+		if r.inspection = r.inspect(prefix); r.inspection != nil {
+			r.inspection.see(prefix)
 		}
 	}
 	r.copyHead(a)

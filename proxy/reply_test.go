@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"sluice/internal/upstreamtest"
 )
@@ -138,6 +139,28 @@ func TestPanicAtTheEnd(t *testing.T) {
 			eventually(t, "all is given back", func() bool { return g.p.gate.InFlight() == 0 && g.held() == 0 })
 		})
 	}
+}
+
+// TestPanicBeforeABodyPasses: what reads along with the answer gives back its memory.
+func TestPanicBeforeABodyPasses(t *testing.T) {
+	var came atomic.Bool
+	up := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) {
+		came.Store(true)
+		_, _ = io.WriteString(conn, typed("application/octet-stream", "Content-Encoding: gzip\r\n", "\x1f\x8b"))
+		_, _ = io.Copy(io.Discard, conn)
+		conn.Close()
+	})
+	g := start(t, oneModel, up.Address())
+	clock := g.p.clock
+	g.p.clock = func() time.Duration {
+		if came.CompareAndSwap(true, false) { // first asked for when the answer has begun
+			panic("no time")
+		}
+		return clock()
+	}
+	errorRow{500, "internal_error", "", "internal", "the gateway failed"}.check(t, g.post("/v1/chat/completions", request1))
+	<-up.Closed()
+	eventually(t, "all is given back", func() bool { return g.p.gate.InFlight() == 0 && g.held() == 0 })
 }
 
 // TestErrorBehindBytesIsSeen: an answer that goes wrong in the same piece as its last bytes does not end

@@ -53,12 +53,13 @@ type request struct {
 	asked      *pool.Model     // the model of the attempts under way
 	exchange   *pool.Exchange
 	attempts   []attempt
-	failed     *failure // of the newest attempt, if it is not answered with
-	kept       answer   // the newest attempt's HTTP error, should nothing else be tried
-	upstreamID []byte   // of the newest attempt's answer; empty without one
-	lastModel  bool     // no other model follows
-	last       bool     // nor another try: the attempt under way is the last possible
-	stream     bool     // the answer is one
+	failed     *failure    // of the newest attempt, if it is not answered with
+	kept       answer      // the newest attempt's HTTP error, should nothing else be tried
+	inspection *inspection // of an answer that passes; nil without one
+	upstreamID []byte      // of the newest attempt's answer; empty without one
+	lastModel  bool        // no other model follows
+	last       bool        // nor another try: the attempt under way is the last possible
+	stream     bool        // the answer is one
 	status     int
 	failure    *failure // the gateway's own answer
 	left       bool     // the client, before it had its whole answer
@@ -226,6 +227,9 @@ func (r *request) giveBack() {
 		defer r.key.Gate.Leave()
 	}
 	defer r.dropAnswer()
+	if r.inspection != nil {
+		defer r.inspection.close()
+	}
 	defer r.giveMemory(&r.bodyMemory)
 	defer r.settle()
 	defer r.leave()
