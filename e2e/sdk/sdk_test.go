@@ -1,6 +1,6 @@
-// Package e2e drives the built program with the providers' own SDKs. It is a module of its own, so that
-// these are no dependencies of the program.
-package e2e
+// Package sdk drives the built program with the providers' own SDKs. It is a package of its own, since
+// compiling these takes minutes.
+package sdk
 
 import (
 	"bufio"
@@ -84,7 +84,7 @@ func gateway(t *testing.T) (base, key string) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "sluice")
 	build := exec.Command("go", "build", "-o", program, ".")
-	build.Dir = ".."
+	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
