@@ -9,43 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
-
-// TestPipeForAConfiguration: a named pipe in the file's place is told, and holds no signal up.
-func TestPipeForAConfiguration(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "config.yaml")
-	write(t, path, settings(dir, "http://127.0.0.1:1/v1", ""))
-	cmd, admin := process(t, path)
-	n := &node{t: t, admin: admin}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Process.Signal(syscall.SIGHUP)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, body := n.call("GET", admin+"/api/config", adminToken, ""); strings.Contains(body, "config.yaml is a named pipe") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the pipe is not told")
-		}
-	}
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("after SIGTERM: %v", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("SIGTERM does not end it")
-	}
-}
 
 // TestImportFiles: keys are imported from a file or a pipe, and from nothing else.
 func TestImportFiles(t *testing.T) {

@@ -34,6 +34,7 @@ var floors = map[string]struct {
 	"sluice/jsontext":              {nil, "text in, places in it out; knows no member by name"},
 	"sluice/sse":                   {nil, "bytes in, bytes out; knows no JSON and no provider"},
 	"sluice/metrics":               {nil, "declares series; what they mean is where they are counted"},
+	"sluice/e2e":                   {[]string{"mock"}, "drives the program as a process; a module of its own, so that what only it needs is not in this one"},
 	"sluice/e2e/sdk":               {nil, "drives the built binary with the providers' SDKs; in a module of its own, so that they are not in this one"},
 	"sluice/bench":                 {nil, "drives the built binary over the network, and others beside it; knows nothing of its inside"},
 	"sluice/mock":                  {nil, "stands outside the house, as a provider does"},

@@ -5,13 +5,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,26 +22,13 @@ import (
 	"sluice/mock"
 )
 
-// programEnv makes the test binary be the program, so that a test can kill a process.
-const programEnv = "SLUICE_TEST_IS_PROGRAM"
-
+// The tests here run the program in this process, where goleak sees what it leaves behind. Those that
+// start processes of it are in e2e, a module of its own.
 func TestMain(m *testing.M) {
-	if os.Getenv(programEnv) != "" {
-		main()
-		return
-	}
-	// Parallel tests wait for processes; they need no processor each. A flag of the command counts.
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		panic(err)
-	}
-	goleak.VerifyTestMain(m, othersGoroutines...)
-}
-
-// othersGoroutines are those that libraries leave behind.
-var othersGoroutines = []goleak.Option{
-	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
-	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
-	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"),
+	goleak.VerifyTestMain(m, // but for what libraries leave
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*HostClient).connsCleaner"))
 }
 
 const adminToken = "0123456789abcdef"
@@ -77,6 +62,15 @@ func write(t testing.TB, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // provider serves p until the test ends and returns its base URL.
@@ -243,7 +237,11 @@ func TestReloadBySignalAndByFile(t *testing.T) {
 	models := func() string { _, body := n.call("GET", n.data+"/v1/models", key, ""); return body }
 	waitFor := func(what string, is func() bool) {
 		t.Helper()
-		within(t, 10*time.Second, what, is)
+		for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("not in time: ", what)
+			}
+		}
 	}
 	write(t, n.path, strings.Replace(settings(dir, base, ""), "models: {", "models: {second: {targets: [{upstream: up}]}, ", 1))
 	waitFor("the file is followed", func() bool { return strings.Contains(models(), "second") })
@@ -255,92 +253,6 @@ func TestReloadBySignalAndByFile(t *testing.T) {
 	if status, _ := n.call("POST", n.data+"/v1/chat/completions", key, `{"model":"second"}`); status != 200 {
 		t.Errorf("after a bad file: %d", status)
 	}
-}
-
-// TestKilledAfterTheAnswer: a key whose 201 was read is there after kill -9.
-func TestKilledAfterTheAnswer(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "config.yaml")
-	write(t, path, settings(dir, "http://127.0.0.1:1/v1", ""))
-	for round := range 3 {
-		cmd, admin := process(t, path)
-		n := &node{t: t, admin: admin}
-		n.key(fmt.Sprintf(`{"name":"round %d"}`, round))
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait()
-	}
-	_, admin := process(t, path)
-	n := &node{t: t, admin: admin}
-	if _, body := n.call("GET", admin+"/api/keys", adminToken, ""); strings.Count(body, `"id":"key_`) != 3 {
-		t.Errorf("%s", body)
-	}
-	// And a second process on the same file is told so.
-	second := exec.Command(os.Args[0], "-config", path)
-	second.Env = append(os.Environ(), programEnv+"=1")
-	if out, err := second.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("in use by another process")) {
-		t.Errorf("%v %s", err, out)
-	}
-}
-
-// process starts the program as a process of its own, ended with the test, and returns the
-// base URL of its admin port.
-func process(t *testing.T, path string) (*exec.Cmd, string) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-config", path)
-	n, _, _ := runProcess(t, cmd)
-	return cmd, n.admin
-}
-
-// TestSignals: SIGTERM ends the process with 0; a second one ends it at once.
-func TestSignals(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "config.yaml")
-	hang := upstreamtest.NewRaw(t, func(conn net.Conn, _ *upstreamtest.Recorded) { _, _ = io.Copy(io.Discard, conn); conn.Close() })
-	write(t, path, settings(dir, "http://"+hang.Address(), ""))
-	cmd, _ := process(t, path)
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
-	}
-
-	write(t, path, strings.Replace(settings(dir, "http://"+hang.Address(), ""), "listen: 127.0.0.1:0", "listen: "+freePort(t), 1))
-	cmd, admin := process(t, path)
-	n := &node{t: t, admin: admin}
-	key := n.key(`{"name":"x"}`)
-	_, body := n.call("GET", admin+"/api/config", adminToken, "")
-	var status struct{ Config struct{ Listen string } }
-	if err := json.Unmarshal([]byte(body), &status); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.Dial("tcp", status.Config.Listen)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 16\r\n\r\n{\"model\":\"demo\"}", key)
-	within(t, 10*time.Second, "the request is upstream", func() bool { return len(hang.Requests()) > 0 })
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	for code := 200; code != 503; {
-		code, _ = n.call("GET", admin+"/readyz", "", "")
-	}
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err == nil {
-		t.Error("a second SIGTERM let it end in peace")
-	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func TestCommands(t *testing.T) {
@@ -374,5 +286,12 @@ func TestCommands(t *testing.T) {
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%q: %v", test.args, err)
 		}
+	}
+}
+
+// TestReplaceable: process 1 of a container is not, all of whose processes end with it.
+func TestReplaceable(t *testing.T) {
+	if replaceable(1) == nil || replaceable(2) != nil {
+		t.Errorf("replaceable: %v, %v", replaceable(1), replaceable(2))
 	}
 }

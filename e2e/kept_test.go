@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -14,6 +14,7 @@ import (
 // TestCountsSurviveARestart: what was counted by the minute is there again after the process has ended, beside
 // the keys.
 func TestCountsSurviveARestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	text := settings(dir, provider(t, &mock.Provider{Chunks: 1}), "")
 	counted := func(n *node) float64 {
@@ -45,9 +46,8 @@ func TestCountsSurviveARestart(t *testing.T) {
 			t.Fatal("the requests are not counted")
 		}
 	}
-	n.stop()
-	if <-n.done; n.err != nil {
-		t.Fatal(n.err)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
 	}
 	kept, err := filepath.Glob(filepath.Join(dir, "*.series"))
 	if err != nil || len(kept) != 1 {

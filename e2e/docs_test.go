@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"fmt"
@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/cli"
 	"sluice/internal/upstreamtest"
 )
 
@@ -60,18 +59,18 @@ func TestEveryCommandInTheDocs(t *testing.T) {
 	for _, name := range documents {
 		text := read(t, name)
 		for _, block := range blocks(text, "sh elsewhere") {
-			if out, err := shell(dir, "sh -n", block); err != nil {
+			if out, err := script(dir, "sh -n", block); err != nil {
 				t.Errorf("%s: %v %s\n%s", name, err, out, block)
 			}
 		}
-		script := ""
+		commands := ""
 		for _, block := range blocks(text, "sh") {
 			run++
 			// These run already, run this, or take long; their targets are there.
 			block = regexp.MustCompile(`(?m)^make `).ReplaceAllString(elsewhere(block), "make -n ")
-			script += strings.ReplaceAll(block, "curl -s", "curl --fail-with-body -s") // an error is no answer
+			commands += strings.ReplaceAll(block, "curl -s", "curl --fail-with-body -s") // an error is no answer
 		}
-		if out, err := shell(dir, "sh -eu", script, "SLUICE_ADMIN="+elsewhere("http://127.0.0.1:9090")); err != nil {
+		if out, err := script(dir, "sh -eu", commands, "SLUICE_ADMIN="+elsewhere("http://127.0.0.1:9090")); err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 		bare := regexp.MustCompile("(?ms)^```.*?^```").ReplaceAllString(text, "")
@@ -84,20 +83,14 @@ func TestEveryCommandInTheDocs(t *testing.T) {
 	}
 }
 
-func shell(dir, how, script string, env ...string) (string, error) {
+// script runs a script in dir.
+func script(dir, how, text string, env ...string) (string, error) {
 	words := strings.Fields(how)
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Dir, cmd.Stdin = dir, strings.NewReader(script)
+	cmd.Dir, cmd.Stdin = dir, strings.NewReader(text)
 	cmd.Env = append(newcomersEnv(), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
-}
-
-// newcomersEnv is this process's environment without what is ours. What is built in a copy of the tree is built as the
-// image is (TestDockerfile), so that it is compiled once and not in each copy anew; .ci/demo builds as a newcomer does.
-func newcomersEnv() []string {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SLUICE_") })
-	return append(env, "CGO_ENABLED=0", "GOFLAGS="+os.Getenv("GOFLAGS")+" -trimpath")
 }
 
 // copyOfTheTree leaves out what git does, and git's own.
@@ -171,6 +164,8 @@ func makeRun(t *testing.T, dir, variable string) {
 // TestWhatTheDocsName: links lead somewhere, make's targets and sluice's commands are there, and the
 // documents lead from one to the next.
 func TestWhatTheDocsName(t *testing.T) {
+	t.Parallel()
+	commands := map[string]string{} // and a document that names it
 	makefile := read(t, "Makefile")
 	for i, name := range append(slices.Clone(documents), "CHANGELOG.md", "bench/results/README.md") {
 		text := read(t, name)
@@ -188,12 +183,15 @@ func TestWhatTheDocsName(t *testing.T) {
 			}
 		}
 		for _, command := range series(text, "`(?:\\./)?sluice ([a-z]+)[^`]*`") {
-			if _, _, err := (&cli.Program{}).Root().Find([]string{command}); err != nil {
-				t.Errorf("%s: sluice has no %s", name, command)
-			}
+			commands[command] = name
 		}
 		if next := fmt.Sprintf("](%s).\n", filepath.Base(documents[min(i+1, len(documents)-1)])); i > 0 && i+1 < len(documents) && !strings.HasSuffix(text, next) {
 			t.Errorf("%s does not lead to the next", name)
+		}
+	}
+	for command, name := range commands {
+		if out, err := shell(t, nil, "help", command); err != nil {
+			t.Errorf("%s: %s", name, out)
 		}
 	}
 }

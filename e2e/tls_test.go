@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"crypto/tls"
@@ -7,11 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"sluice/config"
 	"sluice/internal/upstreamtest"
 	"sluice/mock"
 )
@@ -35,8 +35,8 @@ func TestTLSOnBothPorts(t *testing.T) {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Roots, Certificates: certs}, DisableKeepAlives: true}
 		return &http.Client{Transport: transport}
 	}
-	post := func(c *http.Client, url, auth, body string) (string, error) {
-		req, _ := http.NewRequest("POST", strings.Replace(url, "http:", "https:", 1), strings.NewReader(body))
+	ask := func(c *http.Client, method, url, auth, body string) (string, error) {
+		req, _ := http.NewRequest(method, strings.Replace(url, "http:", "https:", 1), strings.NewReader(body))
 		req.Header.Set("Authorization", "Bearer "+auth)
 		resp, err := c.Do(req)
 		if err != nil {
@@ -46,21 +46,21 @@ func TestTLSOnBothPorts(t *testing.T) {
 		b, err := io.ReadAll(resp.Body)
 		return string(b), err
 	}
-	text, err := post(client(), n.admin+"/api/keys", adminToken, `{"name":"x"}`)
+	text, err := ask(client(), "POST", n.admin+"/api/keys", adminToken, `{"name":"x"}`)
 	var made struct{ Key string }
 	if err != nil || json.Unmarshal([]byte(text), &made) != nil {
 		t.Fatal(text, err)
 	}
 	secret := made.Key
-	if _, err := post(client(), n.data+"/v1/chat/completions", secret, `{"model":"demo"}`); err == nil || !strings.Contains(err.Error(), "certificate required") {
+	if _, err := ask(client(), "POST", n.data+"/v1/chat/completions", secret, `{"model":"demo"}`); err == nil || !strings.Contains(err.Error(), "certificate required") {
 		t.Errorf("without a client's certificate: %v", err)
 	}
 	stranger := upstreamtest.NewAuthority(t)
-	if _, err := post(client(stranger.Pair("client.test")), n.data+"/v1/chat/completions", secret, `{"model":"demo"}`); err == nil {
+	if _, err := ask(client(stranger.Pair("client.test")), "POST", n.data+"/v1/chat/completions", secret, `{"model":"demo"}`); err == nil {
 		t.Error("a stranger's certificate was taken")
 	}
 	known := ca.Pair("client.test")
-	got, err := post(client(known), n.data+"/v1/chat/completions", secret, `{"model":"demo","stream":true}`)
+	got, err := ask(client(known), "POST", n.data+"/v1/chat/completions", secret, `{"model":"demo","stream":true}`)
 	if err != nil || !strings.HasSuffix(got, "data: [DONE]\n\n") {
 		t.Errorf("%q %v", got, err)
 	}
@@ -88,8 +88,15 @@ func TestTLSOnBothPorts(t *testing.T) {
 	within(t, 10*time.Second, "the new certificate is served", func() bool {
 		return serves(n.data, "second.test") && serves(n.admin, "second.test")
 	})
-	if ends := certificateEnds(mustLoad(t, n.path)); len(ends) != 2 || time.Until(ends["data"]) > time.Hour || time.Until(ends["admin"]) < 50*time.Minute {
-		t.Errorf("the certificates hold until %v", ends)
+	metrics, err := ask(client(), "GET", n.admin+"/metrics", adminToken, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, port := range []string{"data", "admin"} {
+		ends, _ := strconv.ParseFloat(series(metrics, `\nsluice_certificate_expiry_timestamp_seconds\{port="`+port+`"\} (\S+)`)[0], 64)
+		if left := time.Until(time.Unix(int64(ends), 0)); left > time.Hour || left < 50*time.Minute {
+			t.Errorf("the certificate of the %s port holds for %v", port, left)
+		}
 	}
 	// A reload that takes tls away is for the next start.
 	write(t, n.path, settings(dir, "http://127.0.0.1:1/v1", ""))
@@ -102,13 +109,4 @@ func TestTLSOnBothPorts(t *testing.T) {
 	if log := n.log.String(); strings.Contains(log, "PRIVATE") || strings.Contains(log, "without TLS") {
 		t.Errorf("%s", log)
 	}
-}
-
-func mustLoad(t *testing.T, path string) *config.Config {
-	t.Helper()
-	cfg, _, err := config.Load(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
 }

@@ -1,6 +1,6 @@
 //go:build soak
 
-package main
+package e2e
 
 import (
 	"bufio"
@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,8 +27,6 @@ import (
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
-
-	"sluice/pool"
 )
 
 var (
@@ -161,6 +160,7 @@ func TestSoak(t *testing.T) {
 	n := beginIn(t, dir, text)
 	s := &soak{t: t, n: n, models: models, key: n.key(`{"name":"soak","limits":{"requests":100000000,"tokens":1000000000,"concurrent":100000}}`), counts: map[string]int{},
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: *soakClients, DisableCompression: true}}}
+	before := n.goroutines()
 	ctx, cancel := context.WithTimeout(context.Background(), *soakTime)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -191,7 +191,12 @@ func TestSoak(t *testing.T) {
 			}
 		}
 	}
-	var upstreams struct{ Data []pool.Status }
+	var upstreams struct {
+		Data []struct {
+			Waiting     int
+			MaxInFlight int `json:"max_in_flight"`
+		}
+	}
 	_, list := n.call("GET", n.admin+"/api/upstreams", adminToken, "")
 	if err := json.Unmarshal([]byte(list), &upstreams); err != nil || len(upstreams.Data) == 0 {
 		t.Errorf("%s, %v", list, err)
@@ -201,6 +206,21 @@ func TestSoak(t *testing.T) {
 			t.Errorf("at the end %+v", u)
 		}
 	}
+	// What no request needs any more ends; for each upstream one goroutine closes idle connections.
+	within(t, time.Minute, "the goroutines of requests have ended", func() bool {
+		return n.goroutines() <= before+len(upstreams.Data)
+	})
+}
+
+// goroutines is how many the process has.
+func (n *node) goroutines() int {
+	n.t.Helper()
+	_, metrics := n.call("GET", n.admin+"/metrics", adminToken, "")
+	number, err := strconv.Atoi(series(metrics, `\ngo_goroutines (\d+)\n`)[0])
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return number
 }
 
 // soakConfig puts a toxic way to the provider behind an upstream each, and makes models of

@@ -1,6 +1,6 @@
 //go:build soak
 
-package main
+package e2e
 
 import (
 	"bytes"
@@ -189,17 +189,13 @@ type flooded struct {
 func startFlooded(t *testing.T, provider string) *flooded {
 	t.Helper()
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "sluice")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	s := &flooded{t: t, address: freePort(t), admin: freePort(t)}
 	path := filepath.Join(dir, "config.yaml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, floodConfig, s.address, s.admin, filepath.Join(dir, "keys.db"), provider), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.process = exec.Command(binary, "-config", path)
-	s.process.Env = append(os.Environ(), "GOMEMLIMIT="+strconv.Itoa(floodProcess*9/10))
+	s.process = sluice(t, "-config", path)
+	s.process.Env = append(s.process.Env, "GOMEMLIMIT="+strconv.Itoa(floodProcess*9/10))
 	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)

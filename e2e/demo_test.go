@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"fmt"
@@ -38,9 +38,8 @@ func demoIn(t *testing.T, dir string) *demoProcess {
 	d := &demoProcess{t: t, dir: dir, data: freePort(t), admin: freePort(t), ended: make(chan struct{})}
 	_, port, _ := net.SplitHostPort(d.data)
 	_, adminPort, _ := net.SplitHostPort(d.admin)
-	d.cmd = exec.Command(os.Args[0], "demo", "-port", port, "-admin-port", adminPort)
+	d.cmd = sluice(t, "demo", "-port", port, "-admin-port", adminPort)
 	d.cmd.Dir, d.cmd.Stdout, d.cmd.Stderr = dir, &d.out, &d.out
-	d.cmd.Env = append(newcomersEnv(), programEnv+"=1")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return d
 }

@@ -1,11 +1,10 @@
-package main
+package e2e
 
 import (
 	"context"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -166,15 +165,6 @@ func TestThreeNodes(t *testing.T) {
 	}
 }
 
-func within(t *testing.T, d time.Duration, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(d); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", d, what)
-		}
-	}
-}
-
 // TestRedisOverTLS: with a password, an authority of its own, and a certificate.
 func TestRedisOverTLS(t *testing.T) {
 	t.Parallel()
@@ -188,8 +178,8 @@ func TestRedisOverTLS(t *testing.T) {
 	write(t, path, strings.Replace(settings(dir, "http://127.0.0.1:1/v1", ""), filepath.Join(dir, "keys.db"), `"`+url+`"`, 1))
 	none := t.TempDir() // of the machine's authorities: reading them all takes long under the race detector
 	program := func(password string) *exec.Cmd {
-		cmd := exec.Command(os.Args[0], "-config", path)
-		cmd.Env = append(os.Environ(), "REDIS_PASSWORD="+password, "SSL_CERT_FILE="+ca.File, "SSL_CERT_DIR="+none)
+		cmd := sluice(t, "-config", path)
+		cmd.Env = append(cmd.Env, "REDIS_PASSWORD="+password, "SSL_CERT_FILE="+ca.File, "SSL_CERT_DIR="+none)
 		return cmd
 	}
 	l := found(t, path, program("sesame"))
@@ -213,9 +203,7 @@ func TestRedisOverTLS(t *testing.T) {
 	l.ended(l.pid)
 
 	// And what is said when it is not to be had.
-	refused := program("another")
-	refused.Env = append(refused.Env, programEnv+"=1")
-	if out, err := refused.CombinedOutput(); err == nil ||
+	if out, err := program("another").CombinedOutput(); err == nil ||
 		!strings.Contains(string(out), "cannot reach the shared key store") || strings.Contains(string(out), "another@") {
 		t.Errorf("%v %s", err, out)
 	}

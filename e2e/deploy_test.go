@@ -1,14 +1,12 @@
-package main
+package e2e
 
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -98,22 +96,6 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-func read(t *testing.T, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-func series(text, pattern string) (names []string) {
-	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
-		names = append(names, m[1])
-	}
-	return names
-}
-
 // wantKnownSeries fails for names in text that docs/metrics.md, which is held against the source,
 // does not have.
 func wantKnownSeries(t *testing.T, text string) {
@@ -192,7 +174,7 @@ func TestManifests(t *testing.T) {
 }
 
 // checked fails if sluice refuses a configuration whose secrets are in the folder called secrets.
-func checked(t *testing.T, text, secrets string) {
+func checked(t *testing.T, text, secrets string, env ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range series(text, `\$\{file:`+secrets+`/([a-z_]+)\}`) {
@@ -200,8 +182,10 @@ func checked(t *testing.T, text, secrets string) {
 	}
 	path := filepath.Join(dir, "config.yaml")
 	write(t, path, strings.ReplaceAll(text, secrets, dir))
-	if err := run(context.Background(), []string{"check", "-config", path}, io.Discard, io.Discard, nil, nil); err != nil {
-		t.Error(err)
+	cmd := sluice(t, "check", "-config", path)
+	cmd.Env = append(cmd.Env, env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v %s", err, out)
 	}
 }
 
@@ -237,8 +221,7 @@ func TestCompose(t *testing.T) {
 			t.Errorf("%s: Compose gives no secret from the environment to a read-only service", name)
 		}
 	}
-	t.Setenv("SLUICE_ADMIN_TOKEN", "0123456789abcdef")
-	checked(t, read(t, "deploy/compose/config.yaml"), "/run/secrets")
+	checked(t, read(t, "deploy/compose/config.yaml"), "/run/secrets", "SLUICE_ADMIN_TOKEN=0123456789abcdef")
 	if scraped := read(t, "deploy/prometheus/prometheus.yml"); !strings.Contains(scraped, "credentials_file: /run/secrets/sluice_admin_token") || !strings.Contains(scraped, `["sluice:9090"]`) {
 		t.Error("Prometheus asks elsewhere, or with another token")
 	}
@@ -302,7 +285,7 @@ func TestUnits(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	service := read(t, "deploy/systemd/sluice.service")
-	write(t, filepath.Join(dir, "sluice.service"), strings.ReplaceAll(service, "/usr/local/bin/sluice", os.Args[0]))
+	write(t, filepath.Join(dir, "sluice.service"), strings.ReplaceAll(service, "/usr/local/bin/sluice", programPath(t)))
 	write(t, filepath.Join(dir, "sluice.socket"), read(t, "deploy/systemd/sluice.socket"))
 	tool(t, "", "systemd-analyze", "verify", filepath.Join(dir, "sluice.service"), filepath.Join(dir, "sluice.socket"))
 	tool(t, "", "systemd-analyze", "security", "--offline=true", "--threshold=20", filepath.Join(dir, "sluice.service"))

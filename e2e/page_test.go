@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"context"
@@ -380,7 +380,7 @@ func TestSignInByLink(t *testing.T) {
 	t.Parallel()
 	n := begin(t, "http://127.0.0.1:1/v1", "")
 	link := func() string {
-		out, err := n.shell("page", "-admin", n.admin, "-config", n.path)
+		out, err := shell(t, nil, "page", "-admin", n.admin, "-config", n.path)
 		if err != nil || !strings.HasPrefix(out, n.admin+"/#sign-in=") {
 			t.Fatalf("%q, %v", out, err)
 		}

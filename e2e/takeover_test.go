@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bufio"
@@ -32,7 +32,7 @@ type lineage struct {
 	log   upstreamtest.Buffer
 }
 
-// found starts the program on path. cmd, if not nil, is how. Its environment is added to.
+// found starts the program on path. cmd, if not nil, is how.
 func found(t *testing.T, path string, cmd *exec.Cmd) *lineage {
 	t.Helper()
 	// Who outlives its parent becomes this process's child, so that its end can be awaited.
@@ -41,9 +41,8 @@ func found(t *testing.T, path string, cmd *exec.Cmd) *lineage {
 	}
 	l := &lineage{t: t, node: node{t: t}, lines: make(chan string, 10_000)}
 	if cmd == nil {
-		cmd = exec.Command(os.Args[0], "-config", path)
+		cmd = sluice(t, "-config", path)
 	}
-	cmd.Env = append(cmd.Environ(), programEnv+"=1", "GORACE=atexit_sleep_ms=0") // it would sleep at each end
 	says, mouth, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +68,7 @@ func found(t *testing.T, path string, cmd *exec.Cmd) *lineage {
 		_ = syscall.Kill(l.pid, syscall.SIGKILL)
 		<-read // all have ended
 		says.Close()
+		wantNoRace(t, l.log.String())
 	})
 	return l
 }
@@ -160,7 +160,7 @@ func TestTakeover(t *testing.T) {
 	base := provider(t, &mock.Provider{Chunks: 20, ChunkDelay: 5 * time.Millisecond})
 	write(t, path, settings(dir, base, "access_log: true"))
 	l := found(t, path, nil)
-	first := l.node
+	data, admin := l.node.data, l.node.admin
 	secret := l.key("first")
 
 	var wg sync.WaitGroup
@@ -176,7 +176,7 @@ func TestTakeover(t *testing.T) {
 					count, body, end = &streamed, `{"model":"demo","stream":true,"messages":[]}`, "data: [DONE]\n\n"
 				}
 				// What cannot be sent again by the client's transport: no GetBody.
-				req, _ := http.NewRequest("POST", first.data+"/v1/chat/completions", io.MultiReader(strings.NewReader(body)))
+				req, _ := http.NewRequest("POST", data+"/v1/chat/completions", io.MultiReader(strings.NewReader(body)))
 				req.Header.Set("Authorization", "Bearer "+secret)
 				resp, err := client.Do(req)
 				if err != nil {
@@ -201,7 +201,7 @@ func TestTakeover(t *testing.T) {
 		if status, text := l.node.call("POST", l.node.data+"/v1/chat/completions", made, `{"model":"demo"}`); status != 200 {
 			t.Errorf("%d %s", status, text)
 		}
-		if l.node.data != first.data || l.node.admin != first.admin {
+		if l.node.data != data || l.node.admin != admin {
 			t.Errorf("it serves %s and %s", l.node.data, l.node.admin)
 		}
 	}
@@ -279,7 +279,8 @@ func TestSocketsOfAServiceManager(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "config.yaml")
 		write(t, path, settings(dir, "http://127.0.0.1:1/v1", ""))
-		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=$1 LISTEN_FDNAMES=$2 exec "$3" -config "$4"`, "sh", "2", names, os.Args[0], path)
+		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=$1 LISTEN_FDNAMES=$2 exec "$3" -config "$4"`, "sh", "2", names, programPath(t), path)
+		cmd.Env = programEnv()
 		var addresses [2]string
 		sockets := 2
 		if want[1] < 0 {
@@ -292,7 +293,7 @@ func TestSocketsOfAServiceManager(t *testing.T) {
 				t.Fatal(err)
 			}
 			addresses[i] = "http://" + ln.Addr().String()
-			f, err := duplicate(ln)
+			f, err := ln.(*net.TCPListener).File()
 			if err != nil {
 				t.Fatal(err)
 			}
