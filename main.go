@@ -42,7 +42,7 @@ func surviveStderr() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 // run is the program. signals subscribes to the signals of a process that serves; nil for none. ready,
 // if not nil, is told the addresses it listens on.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, signals func() <-chan os.Signal, ready func(data, admin net.Addr)) error {
-	program := &cli.Program{Version: version(), Stdout: stdout, Stderr: stderr}
+	program := &cli.Program{Version: version(), Name: os.Args[0], Stdout: stdout, Stderr: stderr}
 	program.Serve = func(ctx context.Context, file string) error {
 		var subscribed <-chan os.Signal
 		if signals != nil {

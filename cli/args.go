@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -67,6 +69,8 @@ func misuse(cmd *cobra.Command, format string, args ...any) error {
 func takes(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, words []string) error {
 		switch {
+		case slices.Contains(words, "") && most > 0:
+			return misuse(cmd, "takes %s, not an empty word", what)
 		case len(words) >= least && len(words) <= most:
 			return nil
 		case most == 0:
@@ -74,6 +78,14 @@ func takes(least, most int, what string) cobra.PositionalArgs {
 		}
 		return misuse(cmd, "takes %s", what)
 	}
+}
+
+// completeFile completes the name of a file, for a command that takes one.
+func completeFile(_ *cobra.Command, words []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(words) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return nil, cobra.ShellCompDirectiveDefault
 }
 
 // mostTypos is by how many letters a word may differ from the one that was meant.
@@ -88,6 +100,15 @@ func unknownWord(cmd *cobra.Command, word string) error {
 	return misuse(cmd, "has no command %q%s", word, didYouMean("", cmd.SuggestionsFor(word)))
 }
 
+// wantedOf says what a flag of a type takes, where the library's own error speaks of parsing.
+var wantedOf = map[string]string{
+	"bool":     "must be true or false",
+	"boolfunc": "must be true or false",
+	"int":      "must be a whole number",
+	"float64":  "must be a number",
+	"duration": "must be a duration such as 500ms or 2s",
+}
+
 func wrongFlag(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
@@ -100,7 +121,9 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		}
 		return misuse(cmd, "has no flag --%s%s", name, didYouMean("--", similarFlags(cmd, name)))
 	case errors.As(err, &invalid):
-		return misuse(cmd, "cannot take %q for --%s: %v", invalid.GetValue(), invalid.GetFlag().Name, invalid.Unwrap())
+		flag := invalid.GetFlag()
+		why := cmp.Or(wantedOf[flag.Value.Type()], invalid.Unwrap().Error())
+		return misuse(cmd, "cannot take %q for --%s: %s", invalid.GetValue(), flag.Name, why)
 	case errors.As(err, &lacks):
 		return misuse(cmd, "needs a value for --%s", lacks.GetSpecifiedName())
 	}

@@ -22,6 +22,10 @@ const (
 	maxAnswer = 64 << 20
 )
 
+// nothingOnDataPort begins what the data port answers where it has no such path; the admin port's answer
+// ends before the semicolon.
+const nothingOnDataPort = "there is nothing at this path; "
+
 // client asks the admin port.
 type client struct {
 	base  string
@@ -61,7 +65,8 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return e.message }
 
-// refusal reads an answer whose status is no success.
+// refusal reads an answer whose status is no success. What a stranger gets, or whoever asks another port,
+// it says in terms of the command line.
 func (c *client) refusal(answer []byte, status int) error {
 	var said struct {
 		Error struct{ Message, Param string }
@@ -69,7 +74,15 @@ func (c *client) refusal(answer []byte, status int) error {
 	if json.Unmarshal(answer, &said) != nil || said.Error.Message == "" {
 		return fmt.Errorf("%s answered %d, and not as a sluice does", c.base, status)
 	}
-	return &refusedError{status, said.Error.Param, said.Error.Message}
+	message := said.Error.Message
+	switch {
+	case status == http.StatusUnauthorized:
+		message = c.base + " refuses the admin token; give the admin.token of the sluice that runs there, " +
+			"in SLUICE_ADMIN_TOKEN, or in a file with --token-file"
+	case status == http.StatusNotFound && strings.HasPrefix(message, nothingOnDataPort):
+		message = c.base + " is the data port; name the admin port with SLUICE_ADMIN or --admin"
+	}
+	return &refusedError{status, said.Error.Param, message}
 }
 
 func (c *client) exchange(ctx context.Context, method, path string, body any) (json.RawMessage, int, error) {

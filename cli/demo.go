@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/spf13/cobra"
 )
@@ -27,10 +29,27 @@ request that works as pasted, and ends with Ctrl-C or with its terminal.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&d.Folder, "data", "data", "`FOLDER` for its files")
-	flags.IntVar(&d.Port, "port", 8080, "`PORT` for clients, on 127.0.0.1; 0 is any that is free")
-	flags.IntVar(&d.AdminPort, "admin-port", 9090, "`PORT` for the admin page, on 127.0.0.1; 0 is any that is free")
+	d.Port, d.AdminPort = 8080, 9090
+	flags.Var((*port)(&d.Port), "port", "`PORT` for clients, on 127.0.0.1; 0 is any that is free")
+	flags.Var((*port)(&d.AdminPort), "admin-port", "`PORT` for the admin page, on 127.0.0.1; 0 is any that is free")
 	_ = cmd.MarkFlagDirname("data")
 	return cmd
+}
+
+// port is a TCP port as a flag.
+type port int
+
+func (p *port) String() string { return strconv.Itoa(int(*p)) }
+
+func (p *port) Type() string { return "port" }
+
+func (p *port) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return errors.New("must be a whole number from 0 to 65535")
+	}
+	*p = port(n)
+	return nil
 }
 
 // DemoAccess is a gateway key that the demo at data knows, kept if that is one and else a new one, and a

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -25,13 +26,14 @@ func (p *Program) init() *cobra.Command {
 		Long: "Write a short configuration, " + defaultConfig + " if no other file is named, for the\n" +
 			"providers whose keys are in the environment, and say what to do next. It looks\nfor\n" +
 			wrap(variableNames(), helpWidth-2) + "Without any of them the configuration has the model demo, which sluice mock\nserves.",
-		Args: takes(0, 1, "one file"),
+		Args:              takes(0, 1, "one file"),
+		ValidArgsFunction: completeFile,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			file := defaultConfig
 			if len(files) > 0 {
 				file = files[0]
 			}
-			return initialize(cmd, file, force)
+			return p.initialize(cmd, file, force)
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "replace a file that is there")
@@ -52,9 +54,12 @@ func wrap(text string, width int) string {
 	return b.String() + line + "\n"
 }
 
-func initialize(cmd *cobra.Command, file string, force bool) error {
+func (p *Program) initialize(cmd *cobra.Command, file string, force bool) error {
 	if _, err := os.Lstat(file); err == nil && !force {
 		return fmt.Errorf("%s is there already and was not changed; sluice init --force replaces it, sluice check %s looks at it", file, file)
+	}
+	if _, err := os.Stat(filepath.Dir(file)); err != nil {
+		return fmt.Errorf("cannot write %s into a folder that is not there: %w", file, err)
 	}
 	with := found()
 	demo := len(with) == 0
@@ -71,7 +76,7 @@ func initialize(cmd *cobra.Command, file string, force bool) error {
 	if _, _, err := config.Load(cmd.Context(), file); err != nil {
 		return fmt.Errorf("%s was written, but sluice would not serve it: %w", file, err)
 	}
-	_, err = fmt.Fprint(cmd.OutOrStdout(), nextSteps(file, made, demo, with))
+	_, err = fmt.Fprint(cmd.OutOrStdout(), nextSteps(cmp.Or(p.Name, "sluice"), file, made, demo, with))
 	return err
 }
 
@@ -115,7 +120,7 @@ func writeNew(path, text string, replace bool) error {
 }
 
 // nextSteps are what to read and to paste after init.
-func nextSteps(file, token string, demo bool, with []provider) string {
+func nextSteps(program, file, token string, demo bool, with []provider) string {
 	var b strings.Builder
 	if demo {
 		fmt.Fprintf(&b, "No provider's key is in the environment: %s has the model demo alone, which sluice\n"+
@@ -135,12 +140,12 @@ func nextSteps(file, token string, demo bool, with []provider) string {
 	if file != defaultConfig {
 		argument, flag = " "+file, " --config "+file
 	}
-	fmt.Fprintf(&b, "\nCheck and serve it:\n\n  sluice check%s\n", argument)
+	fmt.Fprintf(&b, "\nCheck and serve it:\n\n  %s check%s\n", program, argument)
 	if demo {
-		b.WriteString("  sluice mock &\n")
+		fmt.Fprintf(&b, "  %s mock &\n", program)
 	}
-	fmt.Fprintf(&b, "  sluice%s\n\nIn another shell make a key, and ask:\n\n"+
-		"  key=$(sluice keys create%s --name me --json | sed 's/.*\"key\":\"\\([^\"]*\\)\".*/\\1/')\n  %s\n", flag, flag, firstRequest(with[0]))
+	fmt.Fprintf(&b, "  %[1]s%[2]s\n\nIn another shell make a key, and ask:\n\n"+
+		"  key=$(%[1]s keys create%[2]s --name me --json | sed 's/.*\"key\":\"\\([^\"]*\\)\".*/\\1/')\n  %[3]s\n", program, flag, firstRequest(with[0]))
 	return b.String()
 }
 

@@ -135,10 +135,9 @@ func (r *remote) listKeys() *cobra.Command {
 
 func (r *remote) showKey() *cobra.Command {
 	return &cobra.Command{
-		Use:               "show ID",
-		Short:             "show one key, without its secret",
-		Args:              takes(1, 1, oneID),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Use:   "show ID",
+		Short: "show one key, without its secret",
+		Args:  takes(1, 1, oneID),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return r.oneKey(cmd, "GET", keyPath(ids[0]), nil)
 		},
@@ -148,11 +147,10 @@ func (r *remote) showKey() *cobra.Command {
 func (r *remote) updateKey() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
-		Use:               "update ID",
-		Short:             "change what is given and nothing else",
-		Example:           "  sluice keys update key_8kq2 --requests 20 --period 10s --tokens none",
-		Args:              takes(1, 1, oneID),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Use:     "update ID",
+		Short:   "change what is given and nothing else",
+		Example: "  sluice keys update key_8kq2 --requests 20 --period 10s --tokens none",
+		Args:    takes(1, 1, oneID),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			if len(c.body()) == 0 {
 				return misuse(cmd, "has nothing to change")
@@ -166,10 +164,9 @@ func (r *remote) updateKey() *cobra.Command {
 
 func (r *remote) rotateKey() *cobra.Command {
 	return &cobra.Command{
-		Use:               "rotate ID",
-		Short:             "give a key a new secret; the old one stops at once",
-		Args:              takes(1, 1, oneID),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Use:   "rotate ID",
+		Short: "give a key a new secret; the old one stops at once",
+		Args:  takes(1, 1, oneID),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return r.oneKey(cmd, "POST", keyPath(ids[0])+"/rotate", nil)
 		},
@@ -178,10 +175,9 @@ func (r *remote) rotateKey() *cobra.Command {
 
 func (r *remote) revokeKey() *cobra.Command {
 	return &cobra.Command{
-		Use:               "revoke ID",
-		Short:             "delete a key",
-		Args:              takes(1, 1, oneID),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Use:   "revoke ID",
+		Short: "delete a key",
+		Args:  takes(1, 1, oneID),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			if _, err := r.ask(cmd, "DELETE", keyPath(ids[0]), nil); err != nil || r.asJSON {
 				return err

@@ -33,6 +33,8 @@ func (r *remote) importKeys() *cobra.Command {
 		Short: "take what another gateway has exported",
 		Long:  "Take the keys that another gateway has exported, from a file or from the\nstandard input. A key that is there already stays as it is.",
 		Args:  takes(0, 1, "one file"),
+
+		ValidArgsFunction: completeFile,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			admin, err := r.client(cmd.Context())
 			if err != nil {

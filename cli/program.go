@@ -21,6 +21,7 @@ const (
 // Program is what the commands need of the program that they belong to.
 type Program struct {
 	Version        string
+	Name           string // that it was started by, for commands to paste; sluice if it is empty
 	Stdout, Stderr io.Writer
 	// Demo runs the gateway with a provider of its own until ctx ends.
 	Demo func(ctx context.Context, d Demo) error
@@ -59,6 +60,7 @@ func (p *Program) Root() *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.SetFlagErrorFunc(wrongFlag)
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	root.AddCommand(p.serve("serve"), p.demo(), p.init(), p.check(), p.keys(), p.models(), p.upstreams(), p.status(),
 		p.tail(), p.top(),
 		p.reload(), p.page(), mockCommand(), completion(), p.version())

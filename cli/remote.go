@@ -28,7 +28,9 @@ func (r *remote) bind(cmd *cobra.Command) {
 	flags.StringVar(&r.tokenFile, "token-file", "", "`FILE` with the admin token, in place of SLUICE_ADMIN_TOKEN")
 	flags.StringVar(&r.config, "config", "", "take both from `FILE`, the configuration of the running sluice (default "+
 		defaultConfig+" if neither is given elsewhere)")
-	_ = cmd.MarkPersistentFlagFilename("token-file")
+	_ = cmd.RegisterFlagCompletionFunc("token-file", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return nil, cobra.ShellCompDirectiveDefault // any file
+	})
 	_ = cmd.MarkPersistentFlagFilename("config", "yaml", "yml")
 }
 

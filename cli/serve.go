@@ -49,7 +49,8 @@ func (p *Program) check() *cobra.Command {
 		Short: "say what is wrong with a configuration",
 		Long: "Say what is wrong with a configuration: every finding with its line and column.\n" +
 			"The exit code is 0 if sluice would serve it, else 1.",
-		Args: takes(0, 1, "one file"),
+		Args:              takes(0, 1, "one file"),
+		ValidArgsFunction: completeFile,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			if len(files) > 0 {
 				if cmd.Flags().Changed("config") {

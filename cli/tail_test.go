@@ -139,7 +139,7 @@ func TestTailThatCannotBegin(t *testing.T) {
 	}{
 		{400, `{"error":{"message":"error must be any or policy","param":"error"}}`, `sluice tail cannot take "5x" for --kind: must be any or policy; see sluice tail --help`, 2},
 		{400, `{"error":{"message":"follow is not known","param":"follow"}}`, "follow is not known", 1},
-		{401, `{"error":{"message":"send Authorization: Bearer ADMIN_TOKEN"}}`, "send Authorization: Bearer ADMIN_TOKEN", 1},
+		{401, `{"error":{"message":"send Authorization: Bearer ADMIN_TOKEN"}}`, "refuses the admin token; give the admin.token", 1},
 		{429, `{"error":{"message":"16 clients follow"}}`, "16 clients follow", 1},
 		{302, ``, "answered 302, and not as a sluice does", 1},
 	} {
