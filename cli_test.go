@@ -98,7 +98,7 @@ func TestKeysFromAShell(t *testing.T) {
 	has(must("status", "-json"), `"drained":true`)
 	has(must("upstreams", "undrain", "up/demo-model"), "up/demo-model is undrained")
 	has(must("reload"), "configuration 2 is in effect")
-	has(must("reload", "-json"), `{"generation":3}`)
+	has(must("reload", "-json"), `{"generation":3,"restart":[]}`)
 	has(must("keys", "revoke", k.ID), "revoked")
 	has(must("keys", "-h"), "usage:")
 	has(must("status", "-h"), "usage:")

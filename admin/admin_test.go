@@ -344,9 +344,19 @@ func TestConfigAndReload(t *testing.T) {
 	if status, v := p.call("POST", "/api/reload", ""); status != 200 || v["generation"] != 2.0 {
 		t.Errorf("%d %v", status, v)
 	}
+	p.write(strings.Replace(good, "upstreams:", "limits: {head: 64KiB}\nupstreams:", 1))
+	for _, ask := range [][2]string{{"POST", "/api/reload"}, {"GET", "/api/config"}, {"GET", "/api/status"}} {
+		if _, v := p.call(ask[0], ask[1], ""); fmt.Sprint(v["restart"]) != "[limits.head]" {
+			t.Errorf("%s does not say what takes effect at the next start only: %v", ask[1], v)
+		}
+	}
+	p.write(good)
+	if _, v := p.call("POST", "/api/reload", ""); fmt.Sprint(v["restart"]) != "[]" || v["generation"] != 4.0 {
+		t.Errorf("what was taken back needs no restart: %v", v)
+	}
 	p.write(strings.Replace(good, "weight: 3", "weight: many", 1))
 	p.refused("POST", "/api/reload", "", 400, "invalid_config", "models.m.targets[0].weight", p.path+":4:60: models.m.targets[0].weight: must be a whole number")
-	if _, v := p.call("GET", "/api/config", ""); v["generation"] != 2.0 || !strings.Contains(v["error"].(string), "weight") {
+	if _, v := p.call("GET", "/api/config", ""); v["generation"] != 4.0 || !strings.Contains(v["error"].(string), "weight") {
 		t.Errorf("%v", v)
 	}
 	if w := p.raw("GET", "/metrics", ""); !strings.Contains(w.Body.String(), "sluice_config_last_reload_successful 0") ||

@@ -105,6 +105,7 @@ func (a *Admin) showStatus(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, 200, map[string]any{
 		"version": a.version, "ready": a.proxy.Ready(), "data_address": a.data.String(), "tls": status.Config.TLS != nil,
 		"generation": status.Generation, "loaded_at": status.LoadedAt, "tried_at": status.TriedAt, "error": status.Error,
+		"restart":   append([]string{}, status.Restart...),
 		"in_flight": a.proxy.InFlight(), "requests": a.proxy.Recorder().Ring.Last(),
 		"keys": a.keys.States(time.Now()), "models": len(status.Config.Models), "targets": targets,
 	})
@@ -115,7 +116,8 @@ func (a *Admin) reload(w http.ResponseWriter, r *http.Request) {
 	var bad *config.Error
 	switch {
 	case err == nil:
-		writeJSON(w, 200, map[string]any{"generation": a.live.Status().Generation})
+		status := a.live.Status()
+		writeJSON(w, 200, map[string]any{"generation": status.Generation, "restart": append([]string{}, status.Restart...)})
 	case errors.As(err, &bad):
 		writeError(w, 400, "invalid_config", bad.Findings[0].Path, err.Error())
 	default:

@@ -99,3 +99,21 @@ func TestInitPrintsWhatCanBePasted(t *testing.T) {
 		t.Error("it has made a folder")
 	}
 }
+
+// TestReloadSaysWhatWaits: a reload names the fields that only a restart makes effective.
+func TestReloadSaysWhatWaits(t *testing.T) {
+	folder(t)
+	t.Setenv("SLUICE_ADMIN_TOKEN", "token")
+	for body, want := range map[string]string{
+		`{"generation":2,"restart":[]}`:                       "configuration 2 is in effect\n",
+		`{"generation":3,"restart":["listen","limits.head"]}`: "configuration 3 is in effect; at the next start only: listen, limits.head\n",
+		`{"generation":4}`:                                    "configuration 4 is in effect\n", // an older sluice
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) }))
+		out, err := sluice("reload", "--admin", server.URL)
+		server.Close()
+		if err != nil || out != want {
+			t.Errorf("%s: %v %q, want %q", body, err, out, want)
+		}
+	}
+}

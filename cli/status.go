@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,15 @@ type loaded struct {
 	Generation int       `json:"generation"`
 	LoadedAt   time.Time `json:"loaded_at"`
 	Error      string    `json:"error"`
+	Restart    []string  `json:"restart,omitempty"` // what of it takes effect at the next start only
+}
+
+// afterRestart is what is not in effect before the next start, for the end of a line.
+func (l *loaded) afterRestart() string {
+	if len(l.Restart) == 0 {
+		return ""
+	}
+	return "; at the next start only: " + strings.Join(l.Restart, ", ")
 }
 
 func (r *remote) status(cmd *cobra.Command) error {
@@ -66,7 +76,7 @@ func (r *remote) status(cmd *cobra.Command) error {
 
 func printStatus(cmd *cobra.Command, ready bool, config loaded, upstreams, models []json.RawMessage) error {
 	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "ready: %t\nconfiguration %d, loaded %s\n", ready, config.Generation, config.LoadedAt.Format(time.RFC3339))
+	fmt.Fprintf(out, "ready: %t\nconfiguration %d, loaded %s%s\n", ready, config.Generation, config.LoadedAt.Format(time.RFC3339), config.afterRestart())
 	if config.Error != "" {
 		fmt.Fprintf(out, "the newest configuration is not in effect:\n%s\n", config.Error)
 	}
@@ -95,7 +105,7 @@ func (p *Program) reload() *cobra.Command {
 			if json.Unmarshal(answer, &now) != nil {
 				return errNoSluice
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "configuration %d is in effect\n", now.Generation)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "configuration %d is in effect%s\n", now.Generation, now.afterRestart())
 			return err
 		},
 	}

@@ -38,6 +38,8 @@ type Status struct {
 	// Error is why the newest content of the file is not in effect; empty when it is.
 	Error   string    `json:"error"`
 	TriedAt time.Time `json:"tried_at"`
+	// Restart names what Config changes and only the next start of the process makes effective.
+	Restart []string `json:"restart,omitempty"`
 }
 
 // NewLive begins with cfg, which Load has read from path. apply makes a configuration take
@@ -88,7 +90,8 @@ func (l *Live) effect(cfg *Config, digest Digest, err error) error {
 	if err != nil {
 		l.status.Error = err.Error()
 	} else {
-		l.status = Status{Config: cfg, Generation: l.status.Generation + 1, LoadedAt: l.status.TriedAt, TriedAt: l.status.TriedAt}
+		l.status = Status{Config: cfg, Generation: l.status.Generation + 1, LoadedAt: l.status.TriedAt, TriedAt: l.status.TriedAt,
+			Restart: fixedChanges(l.first, cfg)}
 	}
 	l.statusMu.Lock()
 	l.shown = l.status
@@ -102,8 +105,8 @@ func (l *Live) report(cfg *Config, err error) {
 		l.log.Error("config not reloaded; the old one stays in effect", "file", l.path, "error", err)
 		return
 	}
-	if fixed := fixedChanges(l.first, cfg); len(fixed) > 0 {
-		l.log.Warn("config has changes that need a restart", "fields", strings.Join(fixed, ", "))
+	if len(l.status.Restart) > 0 {
+		l.log.Warn("config has changes that need a restart", "fields", strings.Join(l.status.Restart, ", "))
 	}
 	l.warn(cfg)
 	l.log.Info("config reloaded", "file", l.path, "generation", l.status.Generation)

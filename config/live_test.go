@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -162,7 +163,7 @@ func TestBadFileChangesNothing(t *testing.T) {
 	<-w.tried
 	write(t, path, inFlightConfig(3))
 	w.want(<-w.applied, 3)
-	if s := <-w.tried; s.Error != "" || s.Generation != 2 || s != w.live.Status() {
+	if s := <-w.tried; s.Error != "" || s.Generation != 2 || !reflect.DeepEqual(s, w.live.Status()) {
 		t.Errorf("status is %+v", s)
 	}
 }

@@ -12,8 +12,8 @@ export function listen(again) {
     busy = true;
     text($("reload-result"), "");
     try {
-      const { generation } = await call("POST", "/api/reload");
-      text($("reload-result"), `Reloaded: configuration ${generation} is in effect.`);
+      const { generation, restart } = await call("POST", "/api/reload");
+      text($("reload-result"), `Reloaded: configuration ${generation} is in effect${later(restart)}.`);
       said("Reloaded.");
     } catch (e) {
       if (signedIn()) text($("reload-result"), "It was not reloaded. What was in effect still is.");
@@ -23,11 +23,14 @@ export function listen(again) {
   });
 }
 
+// later names what takes effect at the next start, for the end of a sentence.
+const later = (fields = []) => (fields.length ? `; at the next start only: ${fields.join(", ")}` : "");
+
 const value = (v) => (v === null ? "–" : typeof v === "object" ? JSON.stringify(v) : String(v));
 
 export async function show() {
   const [c, d] = await Promise.all([get("/api/config"), get("/api/config/diff")]);
-  text($("config-state"), `Configuration ${c.generation} is in effect since ${when(c.loaded_at)}. ${fileState(c, d)}`);
+  text($("config-state"), `Configuration ${c.generation} is in effect since ${when(c.loaded_at)}${later(c.restart)}. ${fileState(c, d)}`);
   showFindings(d.error || c.error, d.warnings.length ? d.warnings : c.warnings);
   $("diff-box").hidden = d.changes.length === 0;
   fill($("diff-table"), ["Field", "In effect", "In the file"], d.changes.map((x) => ({ id: x.path, cells: [x.path, value(x.from), value(x.to)] })), "");
