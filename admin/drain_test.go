@@ -27,6 +27,7 @@ func TestDrain(t *testing.T) {
 	p.refused("POST", "/api/upstreams/down/drain", "", 404, "not_found", "", `no upstream is called "down"`)
 	p.refused("POST", "/api/upstreams/up/drain?target=x", "", 404, "not_found", "", "its targets are n, up-m")
 	p.refused("POST", "/api/upstreams/up/drain?target=", "", 400, "invalid_request", "target", "target must be")
+	p.refused("POST", "/api/upstreams/up/drain?tagret=up-m", "", 400, "invalid_request", "tagret", "is not known; known are target")
 	p.refused("GET", "/api/upstreams/up/drain", "", 405, "method_not_allowed", "", "POST")
 	p.refused("POST", "/api/upstreams/up/drain", "", 401, "invalid_api_key", "", "send", "Authorization", "Bearer wrong")
 }

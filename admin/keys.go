@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"sluice/keys"
+	"sluice/record"
 )
 
 const (
@@ -35,7 +36,11 @@ func (a *Admin) view(k *keys.Key) keyView {
 
 func (a *Admin) listKeys(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	limit, err := wholeParam(q, "limit", 1, maxPage, defaultPage)
+	err := record.CheckParams(q, "limit", "after", "q", "sort", "state", "offset")
+	limit := 0
+	if err == nil {
+		limit, err = wholeParam(q, "limit", 1, maxPage, defaultPage)
+	}
 	if err == nil && q.Has("after") && (q.Has("q") || q.Has("sort") || q.Has("offset") || q.Has("state")) {
 		err = badParam("after", "goes with the order of creation alone; with q, sort, state or offset use offset")
 	}

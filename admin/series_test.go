@@ -211,7 +211,7 @@ func TestSearchKeys(t *testing.T) {
 			t.Errorf("%s: %q, want %q", query, got, want)
 		}
 	}
-	for query, param := range map[string]string{"sort=x": "sort", "q=x&after=key_1": "after", "offset=-1": "offset", "state=x": "state"} {
+	for query, param := range map[string]string{"sort=x": "sort", "q=x&after=key_1": "after", "offset=-1": "offset", "state=x": "state", "sate=disabled": "sate"} {
 		p.refused("GET", "/api/keys?"+query, "", 400, "invalid_request", param, "")
 	}
 	p.refused("POST", "/api/keys", `{"name":"x","note":"`+strings.Repeat("ä", 201)+`"}`, 400, "invalid_request", "note", "at most 200")
