@@ -30,6 +30,7 @@ func (c *change) bind(flags *pflag.FlagSet) {
 	}
 	text := func(text string) (any, error) { return text, nil }
 	into(c.fields, "name", "name", "`NAME`: what or whom the key is for", text)
+	into(c.fields, "note", "note", "`TEXT` for those who look after the key; \"\" for none", text)
 	into(c.fields, "models", "models", "`A,B`: the models it may use; * is all of them", func(text string) (any, error) { return names(text), nil })
 	into(c.fields, "expires", "expires_at", "`TIME` such as 2027-01-31T00:00:00Z, a time from now such as 720h, or none", expiry)
 	into(c.limits, "requests", "requests", "`N` requests in any period, or none for any number", number)
@@ -199,15 +200,26 @@ func (c *change) query() string {
 
 // oneKey asks the admin port, and prints the key that it answers with.
 func (r *remote) oneKey(cmd *cobra.Command, method, path string, body any) error {
-	answer, err := r.ask(cmd, method, path, body)
-	if err != nil || r.asJSON {
+	unprinted := *r
+	unprinted.asJSON = false
+	answer, err := unprinted.ask(cmd, method, path, body)
+	if err != nil {
 		return err
 	}
 	var k key
 	if json.Unmarshal(answer, &k) != nil {
 		return errNoSluice
 	}
-	return k.print(cmd.OutOrStdout())
+	if r.asJSON {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", answer)
+	} else {
+		err = k.print(cmd.OutOrStdout())
+	}
+	if err != nil && k.Secret != "" {
+		err = fmt.Errorf("key %s has a new secret, which could not be printed and is lost; sluice keys rotate %s gives it another: %w",
+			k.ID, k.ID, err)
+	}
+	return err
 }
 
 // ask asks the admin port. With --json it prints the answer.

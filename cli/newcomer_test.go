@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -115,5 +117,36 @@ func TestReloadSaysWhatWaits(t *testing.T) {
 		if err != nil || out != want {
 			t.Errorf("%s: %v %q, want %q", body, err, out, want)
 		}
+	}
+}
+
+// failingWriter is a standard output whose disk is full.
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+// TestSecretThatCannotBePrinted: a key whose secret nobody has seen is named, with the way to another secret.
+func TestSecretThatCannotBePrinted(t *testing.T) {
+	folder(t)
+	t.Setenv("SLUICE_ADMIN_TOKEN", "token")
+	var asked string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		asked = string(body)
+		w.WriteHeader(201)
+		_, _ = io.WriteString(w, `{"id":"key_1","name":"n","note":"who to ask","key":"sk-secret"}`)
+	}))
+	defer server.Close()
+	t.Setenv("SLUICE_ADMIN", server.URL)
+	for _, args := range [][]string{{"keys", "create", "--name", "n"}, {"keys", "create", "--name", "n", "--json"}, {"keys", "rotate", "key_1"}} {
+		p := &Program{Stdout: failingWriter{}, Stderr: failingWriter{}}
+		err := p.Run(t.Context(), args)
+		if err == nil || !strings.Contains(err.Error(), "sluice keys rotate key_1 gives it another: no space left") || strings.Contains(err.Error(), "sk-secret") {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	out, err := sluice("keys", "create", "--name", "n", "--note", "who to ask")
+	if err != nil || asked != `{"name":"n","note":"who to ask"}` || !strings.Contains(out, "note     who to ask\n") {
+		t.Errorf("a note: %v, sent %s\n%s", err, asked, out)
 	}
 }

@@ -17,6 +17,7 @@ type key struct {
 	Prefix    string     `json:"prefix"`
 	Secret    string     `json:"key"`
 	Name      string     `json:"name"`
+	Note      string     `json:"note"`
 	CreatedAt time.Time  `json:"created_at"`
 	ExpiresAt *time.Time `json:"expires_at"`
 	Disabled  bool       `json:"disabled"`
@@ -52,6 +53,9 @@ func (k *key) print(to io.Writer) error {
 	}
 	line("id", k.ID)
 	line("name", plain(k.Name))
+	if k.Note != "" {
+		line("note", plain(k.Note))
+	}
 	line("prefix", k.Prefix)
 	line("state", k.state())
 	line("models", plain(strings.Join(k.Models, ", ")))
