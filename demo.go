@@ -36,9 +36,8 @@ type demo struct {
 }
 
 func runDemo(ctx context.Context, flags cli.Demo, stdout, stderr io.Writer) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // its terminal has gone
+	ctx, stop := endWithTerminal(ctx)
 	defer stop()
-	context.AfterFunc(ctx, stop)
 	surviveStderr()
 	d := &demo{Demo: flags, stdout: stdout, stderr: stderr, sockets: &sockets{}}
 	started := false
@@ -74,6 +73,16 @@ func runDemo(ctx context.Context, flags cli.Demo, stdout, stderr io.Writer) (err
 			started = true
 		}})
 	return errors.Join(err, told, provided())
+}
+
+// endWithTerminal ends ctx when the terminal goes. nohup has SIGHUP ignored, and that stays so.
+func endWithTerminal(ctx context.Context) (context.Context, context.CancelFunc) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return ctx, func() {}
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // listen takes the three ports, on the loopback interface.
