@@ -150,3 +150,18 @@ func TestSecretThatCannotBePrinted(t *testing.T) {
 		t.Errorf("a note: %v, sent %s\n%s", err, asked, out)
 	}
 }
+
+// TestNoConfiguration: where no file is named and none is there, the ways to one are. A file that is named
+// and is not there is a mistake.
+func TestNoConfiguration(t *testing.T) {
+	folder(t)
+	const ways = "no config.yaml in this folder. sluice init writes one"
+	for args, want := range map[string]string{
+		"": ways, "serve": ways, "check": ways, "check --json": ways, "check other.yaml": "cannot read config: stat other.yaml", "check --config config.yaml": "cannot read config: stat config.yaml",
+	} {
+		out, err := sluice(strings.Fields(args)...)
+		if err == nil || !strings.Contains(err.Error(), want) || ExitCode(err) != 1 || strings.Contains(args, "json") && !strings.Contains(out, ways) {
+			t.Errorf("%s: %v %s", args, err, out)
+		}
+	}
+}

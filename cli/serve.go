@@ -23,17 +23,26 @@ reloads it, SIGUSR2 has another process take over, SIGTERM ends the process when
 what is in flight has ended, and a second SIGTERM ends it at once.`,
 		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !cmd.Flags().Changed("config") {
-				if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("there is no configuration: no %s in this folder. sluice init writes one for the providers "+
-						"whose keys are in the environment, sluice demo needs none, sluice --config FILE serves another", file)
-				}
+			if err := lacksDefault(cmd, file); err != nil {
+				return err
 			}
 			return p.Serve(cmd.Context(), file)
 		},
 	}
 	bindConfig(cmd, &file)
 	return cmd
+}
+
+// lacksDefault is the error where no file was named and the one that goes without saying is not there.
+func lacksDefault(cmd *cobra.Command, file string) error {
+	if cmd.Flags().Changed("config") || cmd.Flags().NArg() > 0 {
+		return nil
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("there is no configuration: no %s in this folder. sluice init writes one for the providers "+
+		"whose keys are in the environment, sluice demo needs none, sluice --config FILE serves another", file)
 }
 
 func bindConfig(cmd *cobra.Command, file *string) {
@@ -58,7 +67,11 @@ func (p *Program) check() *cobra.Command {
 				}
 				file = files[0]
 			}
-			cfg, _, err := config.Load(cmd.Context(), file)
+			err := lacksDefault(cmd, file)
+			var cfg *config.Config
+			if err == nil {
+				cfg, _, err = config.Load(cmd.Context(), file)
+			}
 			if asJSON {
 				return errors.Join(printJSON(cmd, checked(file, cfg, err)), err)
 			}
