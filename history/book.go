@@ -53,8 +53,9 @@ const (
 	// The record is looked at this often: seldom while little happens, often enough that no request is
 	// overwritten before it was added.
 	lookSeldom, lookOften = 250 * time.Millisecond, 10 * time.Millisecond
-	// gaugesEvery is how often gauges are read at most. Reading them takes less than a part gaugesPart of the time.
-	gaugesEvery, gaugesPart = time.Second, 500
+	// gaugesEvery is how often gauges are read at most. Reading them takes less than a part gaugesPart of the
+	// time, unless that were less often than gaugesSeldom: each step of the first tier has a reading.
+	gaugesEvery, gaugesSeldom, gaugesPart = time.Second, 5 * time.Second, 500
 	// sweepEvery is how often series are dropped that have nothing left.
 	sweepEvery = 10 * time.Minute
 	// saveEvery is how often the file is written.
@@ -94,8 +95,9 @@ func (b *Book) run(ctx context.Context) {
 			pause = min(pause*2, lookSeldom)
 		}
 		if !now.Before(gauges) {
+			began := time.Now() // now may be long ago, on a busy machine
 			b.Sample(now)
-			gauges = now.Add(max(gaugesEvery, time.Since(now)*gaugesPart))
+			gauges = now.Add(min(max(gaugesEvery, time.Since(began)*gaugesPart), gaugesSeldom))
 		}
 		if !now.Before(sweep) {
 			sweep = now.Add(sweepEvery)

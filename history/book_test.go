@@ -221,6 +221,26 @@ func TestBookIsBounded(t *testing.T) {
 	})
 }
 
+// TestGaugesAreReadOnABusyMachine: a reading that took long is not the last for minutes.
+func TestGaugesAreReadOnABusyMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g gateway
+		parts, readings := g.parts(""), 0
+		parts.InFlight = func() int64 {
+			if readings++; readings == 1 {
+				time.Sleep(time.Second)
+			}
+			return 1
+		}
+		stop := New(parts).Start()
+		time.Sleep(time.Minute)
+		stop()
+		if readings < 50 {
+			t.Errorf("%d readings in a minute", readings)
+		}
+	})
+}
+
 // TestKept: the long series survive a restart, and a file that is broken costs nothing but them.
 func TestKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
