@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -119,7 +120,8 @@ func TestFilter(t *testing.T) {
 		q, _ := url.ParseQuery(query)
 		f, err := ParseFilter(q, kinds)
 		got := ""
-		if e, is := err.(*FilterError); is {
+		var e *FilterError
+		if errors.As(err, &e) {
 			got = "!" + e.Param
 		} else {
 			for _, r := range []*Request{ok, failed} {

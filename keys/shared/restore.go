@@ -50,7 +50,13 @@ func (r *redis) forgetRevisions() (all []*keys.Key) {
 // offer writes a key that Redis lacks, unless it has been deleted there or here meanwhile.
 func (r *redis) offer(k *keys.Key) error {
 	return r.store.Exclusively(func(c keys.Changes) error {
-		if now, err := r.store.Get(k.Spec().ID); err != nil || now != k || c.Revision(k) != 0 {
+		now, err := r.store.Get(k.Spec().ID)
+		switch {
+		case errors.Is(err, keys.ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case now != k, c.Revision(k) != 0:
 			return nil
 		}
 		return c.Keep(k)
