@@ -27,7 +27,7 @@ type Writer struct {
 	chunk int // where in buf the chunk begins: what comes before is no part of the body
 	end   int // of what is in buf
 	every time.Duration
-	last  time.Time // when something left
+	last  time.Time // when something of the body left
 	timer *time.Timer
 	err   error
 }
@@ -152,8 +152,10 @@ func (w *Writer) flush() error {
 		return nil
 	}
 	_, w.err = w.dst.Write(w.framed())
+	if w.end > w.chunk+w.sizeLine() { // a head alone does not end the silence
+		w.last = time.Now()
+	}
 	w.giveBack()
-	w.last = time.Now()
 	return w.err
 }
 

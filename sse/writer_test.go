@@ -56,6 +56,26 @@ func TestWriterWritesChunks(t *testing.T) {
 	}
 }
 
+// TestAHeadDoesNotEndTheSilence: the keep-alive comes at its time though the head has left before it.
+func TestAHeadDoesNotEndTheSilence(t *testing.T) {
+	for _, bare := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var out upstreamtest.Buffer
+			w := Writer{Bare: bare}
+			w.Start(&out, []byte("head"), time.Minute, time.Minute-time.Second)
+			if err := w.Flush(); err != nil || out.String() != "head" {
+				t.Errorf("%q, %v", out.String(), err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if !strings.Contains(out.String(), KeepAlive) {
+				t.Errorf("bare %v: %q", bare, out.String())
+			}
+			w.Stop()
+		})
+	}
+}
+
 func TestBareWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, size := range []int{1, 100, bufferSize - 1, bufferSize, 3*bufferSize + 1} {
