@@ -97,6 +97,21 @@ func jittered(d time.Duration) time.Duration { return d - rand.N(d/5+1) }
 func (n *names) look() *lookupCall {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.lookLocked()
+}
+
+// first is look, but nil if the first answer has come meanwhile.
+func (n *names) first() *lookupCall {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known.Load() != nil {
+		return nil
+	}
+	return n.lookLocked()
+}
+
+// lookLocked is called with mu held.
+func (n *names) lookLocked() *lookupCall {
 	if n.current == nil {
 		n.current = &lookupCall{done: make(chan struct{})}
 		go n.run(n.current)
@@ -166,7 +181,10 @@ func (n *names) addresses(ctx context.Context) ([]*address, error) {
 	if known := n.known.Load(); known != nil {
 		return *known, nil
 	}
-	c := n.look()
+	c := n.first()
+	if c == nil {
+		return *n.known.Load(), nil
+	}
 	select {
 	case <-c.done:
 	case <-ctx.Done():

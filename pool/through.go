@@ -42,7 +42,7 @@ func through(by *url.URL, secure *tls.Config, n *names) way {
 		var conn net.Conn = raw
 		switch by.Scheme {
 		case "socks5", "socks5h":
-			err = socks(ctx, raw, by, address)
+			err = socks(ctx, raw.Conn, by, address) // the library moves its deadline from another goroutine
 		case "https":
 			conn = tlsOver(conn, secure)
 			fallthrough
