@@ -18,7 +18,7 @@ RACE = $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && echo -race)
 # Flags of sluice demo, in make run: make run DEMO="-port 8090"
 DEMO ?=
 
-.PHONY: help build run test check e2e lint fuzz soak cost bench bench-smoke bench-micro compare release clean
+.PHONY: help build run test test-packages test-e2e check e2e lint fuzz soak cost bench bench-smoke bench-micro compare release clean
 
 build: ## the program, ./sluice
 	$(GO) build -o sluice .
@@ -29,15 +29,21 @@ help: ## this list
 run: build ## build sluice and start its demo
 	@./sluice demo $(DEMO)
 
-# The second run is without the race detector: with it pools drop things on purpose, and what one goroutine
-# does many times is many times slower.
+# Most of the tests of e2e wait for processes, so they run beside the others.
 test: ## all tests, with the race detector where there is a C compiler
 	@[ -n "$(RACE)" ] || echo "make test: there is no C compiler, so the tests run without the race detector"
-	$(GO) test $(RACE) -shuffle=on ./...
-	$(GO) test -C e2e $(RACE) -shuffle=on .
-	$(GO) test -run 'Allocate|Reference' ./proxy ./sse ./limiter ./keys ./keys/shared
+	@$(MAKE) --no-print-directory -j2 -Otarget test-packages test-e2e
 	$(GO) test -C bench $(RACE) -shuffle=on ./...
 	$(GO) test -C deploy/manual ./...
+
+# The second run is without the race detector: with it pools drop things on purpose, and what one goroutine
+# does many times is many times slower.
+test-packages:
+	$(GO) test $(RACE) -shuffle=on ./...
+	$(GO) test -run 'Allocate|Reference|Cost|Linear|Bomb|BookIs' ./proxy ./sse ./limiter ./keys ./keys/shared ./config ./history
+
+test-e2e:
+	$(GO) test -C e2e $(RACE) -shuffle=on .
 
 # .ci/run has the list. What needs a program that is not installed is skipped, and named.
 check: ## everything that must hold before a change lands; installs nothing

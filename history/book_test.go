@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/internal/upstreamtest"
 	"sluice/metrics"
 	"sluice/record"
 )
@@ -184,7 +185,11 @@ func TestBookIsBounded(t *testing.T) {
 		if n := b.Bytes(); n != 0 {
 			t.Errorf("nothing has counted, and has %d bytes", n)
 		}
-		for step := range 30 {
+		steps := 30
+		if upstreamtest.RaceDetector {
+			steps = 14
+		}
+		for step := range steps {
 			for i := range 1000 {
 				g.tell(func(r *record.Request) {
 					r.Key, r.Model, r.Error = fmt.Sprint("key_", i), fmt.Sprint("m", i), fmt.Sprint("upstream_", i)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"sluice/internal/upstreamtest"
 )
 
 // reference remembers every admission.
@@ -23,7 +25,7 @@ func (r *reference) since(t time.Duration) int64 {
 // schedules is how many of n random schedules are tried. One goroutine runs them, so the race detector
 // has nothing to find and only makes each atomic step many times slower: make test runs them all without it.
 func schedules(n int) int {
-	if raceDetector || testing.Short() {
+	if upstreamtest.RaceDetector || testing.Short() {
 		return n / 10
 	}
 	return n

@@ -219,8 +219,8 @@ func (u *talker) more() {
 func TestSurplusIsNobodysAnswer(t *testing.T) {
 	const workers = 8
 	requests := 2_000
-	if raceDetector || testing.Short() {
-		requests = 160 // under the race detector each takes several times as long
+	if upstreamtest.RaceDetector || testing.Short() {
+		requests = 80 // under the race detector each takes several times as long
 	}
 	ca := upstreamtest.NewAuthority(t)
 	secure := &tls.Config{Certificates: []tls.Certificate{ca.Pair("up.test")}, CurvePreferences: []tls.CurveID{tls.X25519}}
@@ -287,8 +287,8 @@ func TestSurplusThroughAProxy(t *testing.T) {
 			t.Run(s.name+", "+name, func(t *testing.T) {
 				u := &talker{surplus: s, secure: over}
 				requests := 300
-				if raceDetector || testing.Short() {
-					requests = 60
+				if upstreamtest.RaceDetector || testing.Short() {
+					requests = 30
 				}
 				if wrong, err := u.crossed(u.target(t, ca, "https"), requests); wrong > 0 || err != nil {
 					t.Errorf("%d answers crossed, %v", wrong, err)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/internal/upstreamtest"
 )
 
 // Linear fails t if the work that make returns for an input of n bytes takes far more than eight
@@ -16,7 +18,10 @@ func Linear(t *testing.T, what string, make func(n int) (work func())) {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	const size = 16 << 10
+	size := 16 << 10
+	if upstreamtest.RaceDetector {
+		size = 4 << 10
+	}
 	small, large := make(size), make(8*size)
 	var ratio float64
 	for range 5 {

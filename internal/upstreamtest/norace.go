@@ -1,0 +1,6 @@
+//go:build !race
+
+package upstreamtest
+
+// RaceDetector is whether the race detector watches.
+const RaceDetector = false
