@@ -86,6 +86,8 @@ type Parts struct {
 	Memory int64
 	// Access is where the access log goes.
 	Access io.Writer
+	// Kept is how many of the newest requests are kept; record.Kept for 0.
+	Kept int
 }
 
 // New makes a Proxy; Apply it a configuration before it serves.
@@ -104,7 +106,7 @@ func New(parts Parts) *Proxy {
 	for _, kind := range [...]string{faultLeft, faultRejected, faultStatus} {
 		p.faults[kind] = m.Error(kind)
 	}
-	p.recorder = record.New(record.Parts{Access: parts.Access, Clock: parts.Clock, Kinds: slices.Collect(maps.Keys(p.faults)),
+	p.recorder = record.New(record.Parts{Access: parts.Access, Kept: parts.Kept, Clock: parts.Clock, Kinds: slices.Collect(maps.Keys(p.faults)),
 		Dropped: func(lines int) { m.AccessLinesDropped.Add(float64(lines)) }})
 	m.Gauge(metrics.Memory, metrics.MemoryHelp, func() float64 { return float64(p.memory.InFlight()) })
 	m.Gauge(metrics.MemoryLimit, metrics.MemoryLimitHelp, func() float64 { return float64(p.memory.Limit()) })

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"io"
 	"math/rand/v2"
 	"time"
@@ -21,11 +22,12 @@ type Parts struct {
 	Dropped func(lines int) // counts lines of it that found no room
 	Clock   func() time.Duration
 	Kinds   []string // of errors
+	Kept    int      // requests in the Ring; the constant Kept for 0
 }
 
 // New makes a Recorder.
 func New(parts Parts) *Recorder {
-	rec := &Recorder{Ring: newRing(), access: newAccessLog(parts.Access, parts.Dropped), clock: parts.Clock, errors: map[string]*keptErrors{}}
+	rec := &Recorder{Ring: newRing(cmp.Or(parts.Kept, Kept)), access: newAccessLog(parts.Access, parts.Dropped), clock: parts.Clock, errors: map[string]*keptErrors{}}
 	for _, kind := range parts.Kinds {
 		rec.errors[kind] = new(keptErrors)
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// Kept is how many requests a Ring has.
+	// Kept is how many requests a Ring has, if its Recorder's Parts do not say.
 	Kept = 4096
 	// keptAttempts is how many attempts it keeps of each: the last ones.
 	keptAttempts = 8
@@ -36,7 +36,7 @@ type slot struct {
 	text     [keptText]byte
 }
 
-func newRing() *Ring { return &Ring{slots: make([]slot, Kept)} }
+func newRing(kept int) *Ring { return &Ring{slots: make([]slot, kept)} }
 
 func (g *Ring) at(seq uint64) *slot { return &g.slots[seq%uint64(len(g.slots))] }
 

@@ -21,7 +21,7 @@ func request(id string) *Request {
 
 // TestRingKeepsTheNewest in memory whose size does not change.
 func TestRingKeepsTheNewest(t *testing.T) {
-	g := newRing()
+	g := newRing(Kept)
 	for i := range 2*Kept + 5 {
 		g.put(request(fmt.Sprint("r", i+1)))
 	}
@@ -50,7 +50,7 @@ func (e *Entry) plain() *Request { r := e.Request; return &r }
 
 // TestRingWithManyWriters: nobody sees half a request, everything is seen in order or counted as lost.
 func TestRingWithManyWriters(t *testing.T) {
-	g := newRing()
+	g := newRing(Kept)
 	const writers, each = 4, 5000
 	var wg sync.WaitGroup
 	for w := range writers {
@@ -93,7 +93,7 @@ func TestRingWithManyWriters(t *testing.T) {
 
 // TestTextsAreBounded: a long text is cut, and takes no other's place.
 func TestTextsAreBounded(t *testing.T) {
-	g := newRing()
+	g := newRing(Kept)
 	r := request("an id")
 	r.Path, r.Message, r.Cause = strings.Repeat("p", 5000), strings.Repeat("m", 5000), "because"
 	r.Attempts = make([]Attempt, 32)
@@ -163,7 +163,7 @@ func TestDetail(t *testing.T) {
 }
 
 func BenchmarkPut(b *testing.B) {
-	g := newRing()
+	g := newRing(Kept)
 	b.RunParallel(func(pb *testing.PB) {
 		r := request("req_0123456789abcdef0123456789abcdef")
 		for pb.Next() {
