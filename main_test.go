@@ -129,21 +129,7 @@ func beginIn(t testing.TB, dir, text string) *node {
 
 func (n *node) call(method, url, auth, body string) (int, string) {
 	n.t.Helper()
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+auth)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	return upstreamtest.Call(n.t, method, url, auth, body)
 }
 
 func (n *node) key(body string) string {

@@ -3,11 +3,10 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net"
-	"net/http"
-	"strings"
 	"testing"
+
+	"sluice/internal/upstreamtest"
 
 	"sluice/mock"
 )
@@ -34,21 +33,7 @@ func provider(t testing.TB, p *mock.Provider) string {
 // call sends a request and returns the answer's status and body.
 func (n *node) call(method, url, auth, body string) (int, string) {
 	n.t.Helper()
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+auth)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	return upstreamtest.Call(n.t, method, url, auth, body)
 }
 
 // key makes a key of what body says and returns its secret.

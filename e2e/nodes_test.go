@@ -37,15 +37,11 @@ func (a *arrivals) serve(t *testing.T) string {
 
 func (a *arrivals) count() int { return a.lately(time.Hour) }
 
-// lately is how many arrived in the last d. They are nearly in order.
-func (a *arrivals) lately(d time.Duration) (n int) {
-	began := time.Now().Add(-d)
+// lately is how many arrived in the last d.
+func (a *arrivals) lately(d time.Duration) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := len(a.all) - 1; i >= 0 && a.all[i].Before.After(began); i-- {
-		n++
-	}
-	return n
+	return a.all.Lately(d)
 }
 
 // TestThreeNodes: three processes and a real Redis. The limit holds for all of them together, measured where

@@ -125,14 +125,15 @@ func (r *request) late(target *pool.Target) bool {
 
 // try makes one attempt and answers with what it yields, if that is to be the answer.
 func (r *request) try(a *attempt) verdict {
-	v := r.settleAttempt(a)
+	v := r.conclude(a)
 	if v != answered && r.kept.form == noAnswer {
 		r.drop()
 	}
 	return v
 }
 
-func (r *request) settleAttempt(a *attempt) verdict {
+// conclude runs the attempt and decides what becomes of what it yields.
+func (r *request) conclude(a *attempt) verdict {
 	ans, err := r.run(a)
 	switch {
 	case err != nil:

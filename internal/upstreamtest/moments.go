@@ -27,3 +27,12 @@ func (m Moments) Most(length time.Duration) (most int) {
 	}
 	return most
 }
+
+// Lately is how many happened in the last d, if they are nearly in order.
+func (m Moments) Lately(d time.Duration) (n int) {
+	began := time.Now().Add(-d)
+	for i := len(m) - 1; i >= 0 && m[i].Before.After(began); i-- {
+		n++
+	}
+	return n
+}

@@ -120,15 +120,11 @@ func (a *admissions) count() int {
 	return len(a.all)
 }
 
-// lately is how many there were in the last d. They are nearly in order.
-func (a *admissions) lately(d time.Duration) (n int) {
-	began := time.Now().Add(-d)
+// lately is how many there were in the last d.
+func (a *admissions) lately(d time.Duration) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := len(a.all) - 1; i >= 0 && a.all[i].Before.After(began); i-- {
-		n++
-	}
-	return n
+	return a.all.Lately(d)
 }
 
 // come waits for d, and then until at least least came in the last d: other things that the machine does take some
